@@ -1,0 +1,45 @@
+"""Rotary position embedding at arbitrary, also fractional, token coordinates.
+
+Shapes: B batch, N tokens, H heads, D head dimension; positions [N, 3] are (t, y, x).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+THETA = 10000.0
+
+
+@functools.lru_cache(maxsize=8)
+def _inverse_frequencies(head_dim: int) -> tuple[torch.Tensor, ...]:
+    # Wan's split of the head dimension: a third each for y and x (rounded down to even), the rest for time.
+    spatial = 2 * (head_dim // 6)
+    dims = (head_dim - 2 * spatial, spatial, spatial)
+    return tuple(THETA ** -(torch.arange(0, d, 2, dtype=torch.float64) / d) for d in dims)
+
+
+def rope_table(positions_N3: torch.Tensor, head_dim: int, device: torch.device | None = None) -> torch.Tensor:
+    """Float32 [N, D/2, 2], (cos, sin) of every pair's angle, for coordinates in token units; Wan's tables at integers.
+
+    Angles are formed in float64: a float32 product is off by 6e-5 at position 1000, a table lookup is not.
+    """
+    device = positions_N3.device if device is None else device
+    positions = positions_N3.detach()
+    positions = (positions.cpu() if positions.device.type == "mps" else positions).double()
+    bands = enumerate(_inverse_frequencies(head_dim))
+    angles = torch.cat([positions[:, i : i + 1] * f.to(positions.device) for i, f in bands], dim=1)
+    return torch.stack((angles.cos(), angles.sin()), dim=-1).float().to(device, non_blocking=True)
+
+
+def rotate(x_BNHD: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Rotates neighbouring pairs of the head dimension, in float32; returns the dtype of x."""
+    pairs = x_BNHD.float().unflatten(-1, (-1, 2))
+    if x_BNHD.device.type == "cpu" and not torch.compiler.is_compiling():
+        # One vectorised pass: ten times the speed of real arithmetic on a CPU (complex numbers do not compile well).
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(table)[:, None])
+        return turned.flatten(-2).to(x_BNHD.dtype)
+    cos, sin = table[:, None].unbind(-1)
+    even, odd = pairs.unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x_BNHD.dtype)
