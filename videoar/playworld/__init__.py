@@ -20,13 +20,13 @@ from .world import (
 )
 
 __all__ = [
-    "Attributes",
     "CAMERAS",
     "COLORS",
     "MOTIONS",
     "SCENES",
     "SIZES",
     "SUBJECTS",
+    "Attributes",
     "Thing",
     "ThingAttributes",
     "World",

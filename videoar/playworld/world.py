@@ -4,7 +4,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-# Palette in linear 0..1 display RGB. A subject keeps its body within 15 % of these values so that it can be read back.
+# Palette in 0..1 display RGB. A subject keeps its body within 15 % of these values so that it can be read back.
 COLORS = {
     "red": (0.88, 0.14, 0.16),
     "orange": (0.98, 0.50, 0.08),
@@ -49,7 +49,7 @@ SCENES = ("night", "sunset", "ocean", "meadow", "snow", "desert", "city", "wall"
 CAMERAS = ("none", "pan left", "pan right", "zoom in", "zoom out")
 
 SIDEWAYS = ("drifts left", "drifts right", "zigzags left", "zigzags right")
-TRAVELLING = SIDEWAYS + ("rises", "falls")
+TRAVELLING = (*SIDEWAYS, "rises", "falls")
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def is_held_out(subject: str, color: str, motion: str, scene: str) -> bool:
 def sample_world(rng: random.Random, held_out: bool | None = None, two: float = 0.25) -> World:
     """Draw a world.
 
-    held_out: False never gives a held-out combination (for training), True gives nothing else (for evaluation), None
-    gives either; the combination is that of the first thing. two: share of worlds with two things.
+    held_out: False gives no thing with a held-out combination (for training), True gives worlds whose first thing has
+    one (for evaluation), None gives any. two: share of worlds with two things.
     """
     while True:
         count = 2 if rng.random() < two else 1
@@ -138,8 +138,8 @@ def sample_world(rng: random.Random, held_out: bool | None = None, two: float = 
         colors = rng.sample(sorted(COLORS), count)
         motions = [rng.choice(MOTIONS) for _ in range(count)]
         scene = rng.choice(SCENES)
-        first = is_held_out(subjects[0], colors[0], motions[0], scene)
-        if held_out is None or first == held_out:
+        kept_back = [is_held_out(*combination, scene) for combination in zip(subjects, colors, motions, strict=True)]
+        if held_out is None or (kept_back[0] if held_out else not any(kept_back)):
             break
     sizes = [rng.choice(sorted(SIZES)) for _ in range(count)]
     if count == 2 and "big" in sizes:
