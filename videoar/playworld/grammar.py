@@ -156,6 +156,8 @@ def _read_things(found: list[tuple[str, str]]) -> tuple[ThingAttributes, ...]:
             else:
                 owner = 0 if joined else 1
         things[owner].setdefault(kind, value)
+    if len(things) == 2 and "motion" not in things[0] and "motion" in things[1]:  # "a ball and a cube spin"
+        things[0]["motion"] = things[1]["motion"]
     return tuple(ThingAttributes(**t) for t in things)
 
 
