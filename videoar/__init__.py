@@ -20,7 +20,7 @@ _HOMES = {
     "ModelInfo": "checkpoint",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
-    "Request": "generate",
+    "Request": "request",
     "generate": "generate",
     "Engine": "engine",
     "write_mp4": "video",

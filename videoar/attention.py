@@ -41,7 +41,7 @@ def _attend_cpu_bf16(q_BNHD, k_BSHD, v_BSHD, bias) -> torch.Tensor:
     at_once = max(1, _SCORES_AT_ONCE // (n * k.shape[-1]))
     out = []
     with torch.autocast("cpu", enabled=False):
-        for q_, k_, v_ in zip(q.split(at_once), k.split(at_once), v.split(at_once)):
+        for q_, k_, v_ in zip(q.split(at_once), k.split(at_once), v.split(at_once), strict=True):
             scores = torch.bmm(q_, k_) if bias is None else torch.baddbmm(bias[0], q_, k_)
             out.append(torch.bmm(scores.softmax(-1), v_))
     return torch.cat(out).unflatten(0, (batch, heads)).transpose(1, 2)

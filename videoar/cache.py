@@ -13,9 +13,9 @@ from .rope import rope_table, rotate
 class KVCache:
     """Preallocated keys and values of the committed tokens, with the unit in flight written behind them.
 
-    A unit is pending while it is denoised: each forward overwrites it, `commit` keeps it, so that stopping midway never
-    poisons the cache. Keys are kept un-rotated and rotated when read; since a rotation changes only after an eviction, a
-    rotated copy is held and redone then (and without a window, only that copy exists).
+    A unit is pending while it is denoised: each forward overwrites it, `commit` keeps it, so that stopping midway
+    never poisons the cache. Keys are kept un-rotated and rotated when read; since a rotation changes only after an
+    eviction, a rotated copy is held and redone then (and without a window, only that copy exists).
 
     window: at most this many latent frames are attended to, counting the unit in flight and the sink; None = all.
     sink: the film's first frames, which are never evicted.
@@ -77,7 +77,8 @@ class KVCache:
 
     def commit(self) -> None:
         """Keeps the pending unit: from now on later units attend to it."""
-        assert self.pending and self._opened is not None, "nothing to commit: run a forward without gradient first"
+        assert self._opened is not None, "nothing to commit: the unit was rolled back or kept already"
+        assert self.pending, "nothing to commit: the last forward ran with gradients"
         self._positions = torch.cat([self._positions, self._opened.detach().float().cpu()])
         self.length += self.pending
         self.rollback()

@@ -98,7 +98,7 @@ class Model:
         frames = request.frames or self.info.frames
         step_y, step_x = self.multiples()
         if height % step_y or width % step_x:
-            raise ValueError(f"this model's height is a multiple of {step_y} and its width of {step_x}, not {height}x{width}")
+            raise ValueError(f"height is a multiple of {step_y} and width of {step_x}, not {height} and {width}")
         if (frames - 1) % 4:
             raise ValueError(f"the number of frames is 1 + 4n, for example {frames - (frames - 1) % 4}, not {frames}")
         return Grid((frames - 1) // 4 + 1, height // step_y, width // step_x)
@@ -127,7 +127,7 @@ def load_model(
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """Writes a model folder: safetensors shards under 16 MB in dtype, configs, tokenizer, model_index.json, videoar.json.
+    """Writes a model folder: safetensors shards under 16 MB, configs, tokenizer, model_index.json, videoar.json.
 
     With an AutoencoderKLWan the folder also loads in diffusers' WanPipeline. Raises ValueError for weights that are not
     finite in dtype.
@@ -216,10 +216,8 @@ def _load_part(folder: Path, cls: type, config: dict[str, Any], dtype: torch.dty
 
     try:
         with init_empty_weights(include_buffers=False):
-            if hasattr(cls, "from_config"):
-                module = cls.from_config(config)
-            else:
-                module = cls(cls.config_class.from_dict(config))
+            make = getattr(cls, "from_config", None) or (lambda values: cls(cls.config_class.from_dict(values)))
+            module = make(config)
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
     expected = module.state_dict()
@@ -238,7 +236,9 @@ def _load_part(folder: Path, cls: type, config: dict[str, Any], dtype: torch.dty
         state[name] = tensor.to(torch.float32 if keep_fp32.intersection(name.split(".")) else dtype)
     missing = [name for name in expected if name not in state and name not in tied]
     if missing:
-        raise ValueError(f"the weights in {folder.name} lack {len(missing)} of {len(expected)} tensors, first {missing[0]!r}")
+        raise ValueError(
+            f"{folder.name} lacks {len(missing)} of its {len(expected)} tensors, the first is {missing[0]!r}"
+        )
     module.load_state_dict(state, strict=False, assign=True)
     if tied:
         module.tie_weights()
@@ -311,11 +311,11 @@ def _save_part(module: torch.nn.Module, folder: Path, dtype: torch.dtype, class_
     for file, names in plan.filename_to_tensors.items():
         save_file({name: state[name] for name in names}, folder / file, metadata={"format": "pt"})
     if plan.is_sharded:
-        _write_json(folder / f"{stem}.safetensors.index.json", {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename})
-    config = dict(module.config) if class_name else module.config.to_dict()
-    if class_name:
-        config = json.loads(module.to_json_string())
-        config["_class_name"] = class_name
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        _write_json(folder / f"{stem}.safetensors.index.json", index)
+    config = (
+        json.loads(module.to_json_string()) | {"_class_name": class_name} if class_name else module.config.to_dict()
+    )
     # Where the weights once lay on somebody's disk is nobody's business.
     config = {key: value for key, value in config.items() if key != "_name_or_path"}
     _write_json(folder / "config.json", config)

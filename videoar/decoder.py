@@ -43,8 +43,9 @@ class WanCodec:
         """Video [B, 3, T, H, W] in [-1, 1] and the state after it; state None starts a film."""
         vae, first = self.vae, state is None
         features = [None] * vae._cached_conv_counts["decoder"] if first else list(state)
-        latents = (latents_BCFHW.float() * self.std.to(latents_BCFHW.device) + self.mean.to(latents_BCFHW.device)).to(vae.dtype)
-        hidden = vae.post_quant_conv(latents)
+        device = latents_BCFHW.device
+        latents = latents_BCFHW.float() * self.std.to(device) + self.mean.to(device)
+        hidden = vae.post_quant_conv(latents.to(vae.dtype))
         pictures = []
         for frame in hidden.split(1, dim=2):
             pictures.append(vae.decoder(frame, feat_cache=features, feat_idx=[0], first_chunk=first))
@@ -70,8 +71,8 @@ class WanCodec:
 class StreamDecoder:
     """One clip's way from latents to pixels. vae: AutoencoderKLWan, or any codec with `decode_chunk` and `encode`.
 
-    A codec's `decode_chunk(latents_BCFHW, state | None) -> (video_BCTHW in [-1, 1], state)` takes and returns its state as
-    a value; that is all this class relies on.
+    A codec's `decode_chunk(latents_BCFHW, state | None) -> (video_BCTHW in [-1, 1], state)` takes and returns its state
+    as a value; that is all this class relies on.
     """
 
     def __init__(self, vae: Any) -> None:
@@ -98,8 +99,8 @@ class StreamDecoder:
     ) -> torch.Tensor:
         """Pixels of a region only, decoded with a small halo: near to exact, at the cost of the region.
 
-        box: rows and columns (y0, y1, x0, x1) in latent pixels. warm_up: how many of the leading latent frames are there
-        only to fill the decoder's memory and are not returned; 0 if the first one is the film's first.
+        box: rows and columns (y0, y1, x0, x1) in latent pixels. warm_up: how many leading latent frames only fill the
+        decoder's memory and are not returned; 0 if the first one is the film's first.
         """
         y0, y1, x0, x1 = box
         height, width = latents_BCFHW.shape[-2:]

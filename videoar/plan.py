@@ -6,6 +6,7 @@ those of the VideoAR paper, section 3.2: frames, key-detail frames, spatiotempor
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,7 +31,7 @@ class Grid(NamedTuple):
 class Unit:
     """What is predicted in one autoregressive step: the product frames x rows x cols of one level.
 
-    level: 0 is the coarsest; frames: latent frame numbers, ascending; rows, cols: half-open ranges in that level's grid.
+    level: 0 is the coarsest; frames: latent frame numbers, ascending; rows, cols: half-open, in that level's grid.
     Tokens inside are ordered by frame, then row, then column.
     """
 
@@ -49,12 +50,12 @@ class Unit:
 
 
 def split(length: int, parts: int) -> list[tuple[int, int]]:
-    """Half-open ranges that cut `length` into `parts` as evenly as possible, larger parts first (21 in two: 11 + 10)."""
+    """Half-open ranges that cut `length` into `parts` as evenly as can be, larger parts first (21 in two: 11 + 10)."""
     if not 1 <= parts <= length:
         raise ValueError(f"cannot cut {length} into {parts} parts: choose between 1 and {length} parts")
     base, extra = divmod(length, parts)
     edges = [i * base + min(i, extra) for i in range(parts + 1)]
-    return list(zip(edges, edges[1:]))
+    return list(itertools.pairwise(edges))
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class PlanSpec:
             raise ValueError(f"unknown plan {str(self.kind)[:40]!r}: {_HELP}")
         if not self.args:
             object.__setattr__(self, "args", _DEFAULT_ARGS[self.kind])
-        if len(self.args) != len(_DEFAULT_ARGS[self.kind]):
-            raise ValueError(f"plan {self.kind!r} takes {len(_DEFAULT_ARGS[self.kind])} numbers, not {len(self.args)}: {_HELP}")
+        wanted = len(_DEFAULT_ARGS[self.kind])
+        if len(self.args) != wanted:
+            raise ValueError(f"plan {self.kind!r} takes {wanted} numbers, not {len(self.args)}: {_HELP}")
         if not all(type(a) is int and 1 <= a <= _LARGEST_ARG for a in self.args):
             raise ValueError(f"the numbers of a plan are whole and from 1 to {_LARGEST_ARG}, not {self.args}: {_HELP}")
         if self.kind == "scale" and self.args[0] > 8:
@@ -87,7 +89,7 @@ class PlanSpec:
 
     @classmethod
     def parse(cls, text: str) -> PlanSpec:
-        """Reads "frame", "frame:3", "key_detail:4", "cube:2x2x2", "cube:1x2x2@3,2,1,0" (an order), "scale:3" or "full"."""
+        """Reads "frame:3", "key_detail:4", "cube:2x2x2", "cube:1x2x2@3,2,1,0" (an order), "scale:3", "full"."""
         if not isinstance(text, str) or not text.strip() or len(text) > 500:
             raise ValueError(f"a plan is a short text: {_HELP}")
         head, at, order = text.strip().lower().partition("@")
@@ -110,16 +112,19 @@ class PlanSpec:
     def build(self, grid: Grid, slab: int | None = None) -> Plan:
         """The plan for a token grid.
 
-        slab: the length in latent frames that the model knows. A longer grid is cut evenly into slabs of at most that
-        many frames and the plan repeats in each: that is how films longer than the training clips are made (section 3.4).
+        slab: the length in latent frames that the model knows. A longer grid is cut evenly into slabs of about that
+        many frames and the plan repeats in each: so are films longer than the training clips made (section 3.4).
         """
         grid = Grid(*grid)
         if min(grid) < 1:
             raise ValueError(f"a token grid needs at least one token in every direction, not {tuple(grid)}")
         scales = tuple(2**i for i in reversed(range(self.args[0]))) if self.kind == "scale" else (1,)
         if scales[0] > min(grid.H, grid.W):
-            raise ValueError(f"{self} needs at least {scales[0]} token rows and columns, there are {grid.H} and {grid.W}")
-        slabs = split(grid.T, math.ceil(grid.T / slab)) if slab else [(0, grid.T)]
+            raise ValueError(f"{self} needs {scales[0]} token rows and columns, there are {grid.H} and {grid.W}")
+        # Frames follow one another anyway; a slab shorter than the plan's own pattern would be no slab.
+        shortest = self.args[0] if self.kind in ("key_detail", "cube") else 1
+        slab = grid.T if slab is None or self.kind == "frame" else max(slab, shortest)
+        slabs = split(grid.T, max(1, min(math.ceil(grid.T / slab), grid.T // shortest)))
         units = tuple(unit for start, stop in slabs for unit in self._units(grid, scales, start, stop))
         return Plan(self, grid, scales, units)
 
@@ -139,7 +144,7 @@ class PlanSpec:
             sizes = [level_grid(grid, s) for s in scales]
             return [Unit(i, frames, (0, size.H), (0, size.W)) for i, size in enumerate(sizes)]
         (nt, nh, nw), have = self.args, (length, grid.H, grid.W)
-        if any(n > h for n, h in zip(self.args, have)):
+        if any(n > h for n, h in zip(self.args, have, strict=True)):
             raise ValueError(f"{self} does not fit {length} latent frames of {grid.H}x{grid.W} tokens: use fewer cubes")
         cuts = [(t, y, x) for t in split(length, nt) for y in split(grid.H, nh) for x in split(grid.W, nw)]
         cuts = cuts if self.order is None else [cuts[i] for i in self.order]
@@ -153,7 +158,7 @@ def level_grid(grid: Grid, scale: int) -> Grid:
 
 @dataclass(frozen=True)
 class Plan:
-    """Ordered units that cover every site of every level once. scales: spatial downsampling per level, the finest is 1."""
+    """Ordered units that cover every site of every level once. scales: downsampling in space per level, finest = 1."""
 
     spec: PlanSpec
     grid: Grid
@@ -167,7 +172,7 @@ class Plan:
     def positions(self, unit: Unit) -> torch.Tensor:
         """Float [N, 3]: (t, y, x) of each token, centre-aligned, in finest-level token units.
 
-        A level with factor s puts row y at y*s + (s-1)/2; where s does not divide the grid, the true ratio takes its place.
+        A level with factor s puts row y at y*s + (s-1)/2; where s does not divide the grid, the true ratio is used.
         """
         size = self.level_grid(unit.level)
         t = torch.tensor(unit.frames, dtype=torch.float32)

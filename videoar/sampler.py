@@ -14,7 +14,7 @@ Velocity = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def warp(sigmas: Sequence[float], shift: float) -> list[float]:
-    """Moves sigmas in [0, 1] towards noise: s' = k s / (1 + (k - 1) s). Shift 5 turns .75 into .9375; 1 changes nothing."""
+    """Moves sigmas in [0, 1] towards noise: s' = k s / (1 + (k - 1) s). Shift 5 makes .9375 of .75, 1 is no change."""
     return [shift * s / (1 + (shift - 1) * s) for s in sigmas]
 
 
@@ -47,14 +47,14 @@ def few_step(
 def euler(velocity: Velocity, noise: torch.Tensor, sigmas: Sequence[float]) -> Iterator[torch.Tensor]:
     """Yields the x0 estimate of every step of Euler's method; the last one is the sample."""
     x = noise
-    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0]):
+    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         v = velocity(x, sigma)
         yield x - sigma * v
         x = x + (following - sigma) * v
 
 
 def guided(velocity_2B: Velocity, scale: float) -> Velocity:
-    """Classifier-free guidance: v = v_uncond + scale (v_cond - v_uncond), both from one doubled batch (cond, uncond)."""
+    """Classifier-free guidance: v = v_uncond + scale (v_cond - v_uncond), from one doubled batch (cond, uncond)."""
 
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
         cond, uncond = velocity_2B(torch.cat([x, x]), sigma).chunk(2)

@@ -63,8 +63,10 @@ def _rms_norm(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
 class VideoARBlock(WanTransformerBlock):
     """Wan's block with explicit text keys and values, per-unit modulation and an explicit cache."""
 
-    def forward(self, x_BNE, text, modulation_BU6E=None, rope=None, token_unit=None, bias=None, prefix=None, write=None):
-        """One block. With x_BNE None it returns the text's (key, value) instead: through forward, so that hooks of
+    def forward(
+        self, x_BNE, text, modulation_BU6E=None, rope=None, token_unit=None, bias=None, prefix=None, write=None
+    ):
+        """One block. With x_BNE None it returns the text's (key, value) instead: through forward, so that the hooks of
         sharding and offloading fire.
 
         prefix: rotated keys and values of the cache, concatenated (gradients may flow). write: a function that stores
@@ -122,15 +124,15 @@ def _to_compute(h: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 class VideoARTransformer3DModel(WanTransformer3DModel):
     """Wan2.1's text-to-video transformer, generalised from a whole video to the tokens of any prediction unit.
 
-    The state dict is the stock one, so `from_pretrained`, LoRA, offloading and sharding work as for the stock class. With
-    full attention over a whole grid it computes the same function.
+    The state dict is the stock one, so `from_pretrained`, LoRA, offloading and sharding work as for the stock class.
+    With full attention over a whole grid it computes the same function.
 
-    prediction_type: what the network's raw output means, "flow" (velocity, as Wan) or "sample" (x0). forward returns the
-        velocity in both cases.
+    prediction_type: what the network's raw output means, "flow" (velocity, as Wan) or "sample" (x0). forward returns
+        the velocity in both cases.
     """
 
-    _no_split_modules = ["VideoARBlock"]
-    _repeated_blocks = ["VideoARBlock"]
+    _no_split_modules = ["VideoARBlock"]  # noqa: RUF012  (diffusers' convention)
+    _repeated_blocks = ["VideoARBlock"]  # noqa: RUF012
 
     @register_to_config
     def __init__(
@@ -210,11 +212,12 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
     ) -> torch.Tensor:
         """Velocity [B, N, D] of tokens at any coordinates.
 
-        timestep_BU: in [0, 1000], 1000 = pure noise, one per unit (U = 1: for all tokens). text_kv: from encode_text, or
-        the embeddings themselves (sharded training). positions_N3: (t, y, x) in finest-level tokens, best on the CPU.
-        token_unit_N: which of the U timesteps each token has; needed where U > 1. mask: bool [N, S], True = attend.
-        cache: its committed tokens are attended to, in front of these (S = length + N). Without gradients the new keys and
-        values are left pending in it; with gradients it is only read.
+        timestep_BU: in [0, 1000], 1000 = pure noise, one per unit (U = 1: for all tokens). text_kv: from encode_text,
+        or the embeddings themselves (sharded training). positions_N3: (t, y, x) in finest-level tokens, best on the
+        CPU. token_unit_N: which of the U timesteps each token has, needed where U > 1; on the CPU, units of equal size
+        in order are recognised and need no gather. mask: bool [N, S], True = attend. cache: its committed tokens are
+        attended to, in front of these (S = length + N). Without gradients the new keys and values are left pending in
+        it; with gradients it is only read.
         """
         assert token_unit_N is not None or timestep_BU.shape[1] == 1, "several timesteps need token_unit_N"
         if torch.is_tensor(text_kv):
@@ -234,7 +237,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
             prefix = cache.prefix(i) if cache is not None and grad and cache.length else None
             write = None if cache is None or grad else _Writer(cache, i)
             args = (x, text_kv[i], modulation, rope, token_unit, bias, prefix, write)
-            x = self._gradient_checkpointing_func(block, *args) if grad and self.gradient_checkpointing else block(*args)
+            recompute = grad and self.gradient_checkpointing
+            x = self._gradient_checkpointing_func(block, *args) if recompute else block(*args)
 
         shift, scale = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float().unbind(2)
         x = _affine(self.norm_out(x.float()), 1 + scale, shift, token_unit).to(x.dtype)
@@ -312,7 +316,7 @@ def _unit_layout(token_unit_N: torch.Tensor | None, units: int, device: torch.de
     if token_unit_N is None or units == 1:
         return None
     n, rest = divmod(len(token_unit_N), units)
-    if token_unit_N.device.type == "cpu" and not rest and not torch.compiler.is_compiling():
-        if torch.equal(token_unit_N, torch.arange(units).repeat_interleave(n)):
-            return n
+    cheap = token_unit_N.device.type == "cpu" and not torch.compiler.is_compiling()
+    if cheap and not rest and torch.equal(token_unit_N, torch.arange(units).repeat_interleave(n)):
+        return n
     return token_unit_N.to(device)

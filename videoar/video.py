@@ -20,7 +20,10 @@ _BT709 = 1
 
 
 def write_mp4(
-    path: str | Path, video_THWC: np.ndarray | Iterable[np.ndarray], fps: float, settings: Mapping[str, Any] | None = None
+    path: str | Path,
+    video_THWC: np.ndarray | Iterable[np.ndarray],
+    fps: float,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes H.264 (yuv420p, bt709, index in front so that it plays while it loads).
 
@@ -78,7 +81,7 @@ def read_video(path: str | Path, max_frames: int | None = None) -> tuple[np.ndar
                     break
                 pictures.append(frame.to_ndarray(format="rgb24"))
         except av.FFmpegError as error:
-            raise ValueError(f"{Path(path).name} is damaged: {error}") from error
+            raise ValueError(f"{Path(path).name} is damaged: {error.strerror}") from error
     if not pictures:
         raise ValueError(f"{Path(path).name} has no pictures")
     return np.stack(pictures), rate
@@ -94,7 +97,8 @@ def _checked(picture_HWC: Any) -> np.ndarray:
 
 
 def _new_stream(container: Any, fps: float, height: int, width: int) -> Any:
-    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "16", "preset": "fast"})
+    rate = Fraction(fps).limit_denominator(1001)
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "fast"})
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     context = stream.codec_context
     context.color_primaries = context.color_trc = context.colorspace = _BT709
@@ -108,5 +112,4 @@ def _open(path: str | Path) -> Any:
     try:
         return av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"cannot read {Path(path).name} as a video: {error}") from error
-
+        raise ValueError(f"cannot read {Path(path).name} as a video: {error.strerror}") from error

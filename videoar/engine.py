@@ -1,0 +1,202 @@
+"""One thread owns the device; any number of sessions submit to it, read events and stop without blocking."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from .checkpoint import Model
+from .events import ClipFailed, ClipFinished, Event
+from .generate import generate
+from .request import Request, resolve
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[Model, Request], Iterator[Event]]
+
+_END = object()
+# A reader that far behind gets no more device time until it has caught up.
+_UNREAD = 512
+
+
+class Busy(RuntimeError):
+    """The queue is full."""
+
+
+class _Job:
+    """The engine's side of a session."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.model, self.request = model, request
+        self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.stopped = threading.Event()
+        self.iterator: Iterator[Event] | None = None
+        self.device_s = 0.0
+        self.share = 0.0  # device time for the purpose of fair turns: newcomers start level with the others
+
+
+class Session:
+    """An iterator over a clip's events; it ends after ClipFinished or ClipFailed, or once stopped.
+
+    Read it from one thread. A session that is thrown away stops by itself.
+    """
+
+    def __init__(self, job: _Job, wake: Callable[[], None]) -> None:
+        self._job, self._wake, self._over = job, wake, False
+
+    def __iter__(self) -> Session:
+        return self
+
+    def __next__(self) -> Event:
+        event = _END if self._over else self._job.events.get()
+        if event is _END:
+            self._over = True
+            raise StopIteration
+        if isinstance(event, (ClipFinished, ClipFailed)):
+            self._over = True
+        return event
+
+    def stop(self) -> None:
+        """Ends the session at once; never blocks. Events that are already there can still be read."""
+        if not self._job.stopped.is_set():
+            self._job.stopped.set()
+            self._job.events.put(_END)
+            self._wake()
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of the device this clip has used so far."""
+        return self._job.device_s
+
+    def __del__(self) -> None:
+        self._job.stopped.set()
+
+
+class Engine:
+    """Shares a device among clips: the next step goes to the one that has used the device least.
+
+    active: clips that are generated side by side (each holds a KV cache); waiting: how many more may queue.
+    """
+
+    def __init__(self, model: Model, active: int = 8, waiting: int = 16, run: Run = generate) -> None:
+        self.model, self.active, self.waiting, self._run = model, active, waiting, run
+        self._condition = threading.Condition()
+        self._queue: list[_Job] = []
+        self._running: list[_Job] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="videoar-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request, model: Model | None = None) -> Session:
+        """Queues a clip. Raises ValueError if it does not fit the model, Busy if the queue is full."""
+        model = model or self.model
+        resolve(model, request)
+        job = _Job(model, request)
+        with self._condition:
+            if self._closed:
+                raise Busy("the engine is shutting down")
+            if len(self._queue) + len(self._running) >= self.active + self.waiting:
+                raise Busy(f"{len(self._queue)} clips are waiting already: try again in a moment")
+            self._queue.append(job)
+            self._condition.notify()
+        return Session(job, self._notify)
+
+    def load(self) -> tuple[int, int]:
+        """How many clips are being generated and how many wait."""
+        with self._condition:
+            return len(self._running), len(self._queue)
+
+    def close(self) -> None:
+        """Ends all sessions and the thread; waits for the step in progress."""
+        with self._condition:
+            self._closed = True
+            for job in [*self._queue, *self._running]:
+                job.stopped.set()
+                job.events.put(_END)
+            self._condition.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _notify(self) -> None:
+        with self._condition:
+            self._condition.notify()
+
+    def _serve(self) -> None:
+        while True:
+            job = self._next_job()
+            if job is None:
+                return
+            self._advance(job)
+
+    def _next_job(self) -> _Job | None:
+        """Waits for something to do and picks whose turn it is; None = closed."""
+        while True:
+            with self._condition:
+                gone = [job for job in self._running if job.stopped.is_set()]
+                self._running = [job for job in self._running if not job.stopped.is_set()]
+                self._queue = [job for job in self._queue if not job.stopped.is_set()]
+                while self._queue and len(self._running) < self.active:
+                    job = self._queue.pop(0)
+                    job.share = min((other.share for other in self._running), default=0.0)
+                    self._running.append(job)
+                ready = [job for job in self._running if job.events.qsize() < _UNREAD]
+                if not ready and not gone:
+                    if self._closed:
+                        return None
+                    # With a slow reader only, look again soon: reading does not notify.
+                    self._condition.wait(timeout=0.05 if self._running else None)
+                    continue
+            for job in gone:
+                _close(job)
+            if ready:
+                return min(ready, key=lambda job: job.share)
+
+    def _advance(self, job: _Job) -> None:
+        start = time.perf_counter()
+        event: Event | None
+        try:
+            if job.iterator is None:
+                job.iterator = self._run(job.model, job.request)
+            event = next(job.iterator, None)
+        except Exception as error:  # one clip's failure must not take the others down
+            event = ClipFailed(_explain(error))
+        seconds = time.perf_counter() - start
+        job.device_s += seconds
+        job.share += seconds
+        if event is None or isinstance(event, (ClipFinished, ClipFailed)):
+            with self._condition:
+                self._running.remove(job)
+            _close(job)
+            job.events.put(_END if event is None else event)
+        else:
+            job.events.put(event)
+
+
+def _close(job: _Job) -> None:
+    iterator, job.iterator = job.iterator, None
+    try:
+        if iterator is not None:
+            iterator.close()  # type: ignore[attr-defined]
+    except Exception:
+        logger.exception("closing a clip failed")
+
+
+def _explain(error: Exception) -> str:
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+    if out_of_memory:
+        logger.warning("out of memory: %s", error)
+        error.__traceback__ = None  # it holds the frames that hold the tensors
+        gc.collect()
+        if torch.accelerator.is_available() and hasattr(torch.accelerator, "empty_cache"):
+            torch.accelerator.empty_cache()
+        return "The device is out of memory: choose a smaller size, fewer frames or a smaller window."
+    if isinstance(error, ValueError):
+        return str(error)
+    logger.error("a clip failed", exc_info=error)
+    return f"The clip could not be finished ({type(error).__name__})."

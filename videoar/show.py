@@ -1,0 +1,113 @@
+"""Turns finished units into patches of pixels: exact frames as soon as they are complete, previews of the rest.
+
+Shapes: T pictures, h/w height and width of a patch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from .canvas import Canvas
+from .decoder import StreamDecoder, picture_range
+from .events import Patch, UnitDecoded
+from .plan import Unit
+
+# Latent frames in front of a region's preview that fill the decoder's memory.
+_WARM_UP = 2
+
+
+class Showing:
+    """One clip's decoding, in the order of its units, by default on a thread of its own.
+
+    The latents a unit needs are copied when it is handed over, so that the generator may go on writing the canvas.
+    """
+
+    def __init__(self, vae: Any, canvas: Canvas, scale: int, previews: bool, overlap: bool) -> None:
+        self.decoder, self.canvas, self.scale, self.previews = StreamDecoder(vae), canvas, scale, previews
+        self._shown = 0  # latent frames whose exact pixels are on their way
+        self._pool = ThreadPoolExecutor(1, "videoar-decode") if overlap else None
+        self._jobs: deque[tuple[int, Future]] = deque()
+        self._times: dict[int, tuple[float, float]] = {}
+        device = canvas.latents.device
+        self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
+
+    def show(self, index: int, unit: Unit, complete: int) -> None:
+        """Hands over a unit that is on the canvas; `complete` leading latent frames are whole now."""
+        work: list[Callable[[], Patch]] = []
+        if complete > self._shown:
+            exact = self.canvas.latents[:, :, self._shown : complete].clone()
+            first = picture_range(0, self._shown)[1]
+            work.append(lambda: self._patch(first, self.decoder.push(exact)))
+            self._shown = complete
+        left = [frame for frame in unit.frames if frame >= complete]
+        if self.previews and left:
+            work.append(self._preview(unit, left[0], left[-1] + 1))
+        self._submit(index, work)
+
+    def times(self, index: int, denoise_s: float, clean_s: float) -> None:
+        """What the unit's generation took, for its event."""
+        self._times[index] = (denoise_s, clean_s)
+
+    def ready(self, wait: bool = False) -> list[UnitDecoded]:
+        """Events of the units that are decoded, in order. At most one unit is left behind the generator; wait: none."""
+        events = []
+        while self._jobs and self._jobs[0][0] in self._times:
+            index, job = self._jobs[0]
+            if not (wait or job.done() or len(self._jobs) > 1):
+                break
+            patches, seconds = job.result()
+            self._jobs.popleft()
+            total = len(self.canvas.plan.units)
+            events.append(UnitDecoded(index, total, patches, *self._times.pop(index), seconds))
+        return events
+
+    def close(self) -> None:
+        """Drops what has not been decoded. Does not wait."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _preview(self, unit: Unit, first: int, end: int) -> Callable[[], Patch]:
+        height, width = self.canvas.latents.shape[-2:]
+        box = self.canvas.box(unit)
+        if box == (0, height, 0, width):
+            # Whole frames: continue the film from where it is exact, holding what is missing.
+            filled = self.canvas.filled(self._shown, end)
+            start = picture_range(0, self._shown)[1]
+            return lambda: self._patch(start, self.decoder.preview(filled), preview=True)
+        warm_up = min(first, _WARM_UP)
+        filled = self.canvas.filled(first - warm_up, end)
+        start = picture_range(0, first)[1]
+        return lambda: self._patch(start, self.decoder.preview_region(filled, box, warm_up), box, preview=True)
+
+    def _patch(self, first: int, video_BTHWC: torch.Tensor, box=None, preview: bool = False) -> Patch:
+        frames = video_BTHWC[0].numpy()
+        y, x = (box[0] * self.scale, box[2] * self.scale) if box else (0, 0)
+        return Patch(first, frames, x, y, frames.shape[2], frames.shape[1], preview)
+
+    def _submit(self, index: int, work: list[Callable[[], Patch]]) -> None:
+        if self._pool is None:
+            job: Future = Future()
+            job.set_result(self._decode(work))
+        else:
+            here = torch.cuda.current_stream(self._stream.device) if self._stream else None
+            job = self._pool.submit(self._decode_beside, work, here.record_event() if here else None)
+        self._jobs.append((index, job))
+
+    @torch.inference_mode()
+    def _decode(self, work: list[Callable[[], Patch]]) -> tuple[tuple[Patch, ...], float]:
+        start = time.perf_counter()
+        patches = tuple(item() for item in work)
+        return patches, time.perf_counter() - start
+
+    def _decode_beside(self, work: list[Callable[[], Patch]], written: Any) -> tuple[tuple[Patch, ...], float]:
+        if self._stream is None:
+            return self._decode(work)
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(written)
+            return self._decode(work)
