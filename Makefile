@@ -1,0 +1,54 @@
+# The verbs of the README. Everything goes into .venv; nothing else on the machine changes.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PORT   ?=
+OUT    ?= clip.mp4
+PLAN   ?= cube
+PROMPT ?= a red rocket rises under a starry night sky
+
+.PHONY: demo video test test-fast lint types train-builtin bench evaluate media clean
+
+demo: $(VENV)/installed
+	$(BIN)/python app.py $(if $(PORT),--port $(PORT))
+
+video: $(VENV)/installed
+	$(BIN)/python -m videoar generate "$(subst ",\",$(PROMPT))" --out "$(OUT)" --plan $(PLAN)
+
+test: $(VENV)/installed-dev
+	sh tests/browser_setup.sh $(VENV)
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not browser" -x
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/installed-dev
+	$(BIN)/mypy
+
+train-builtin: $(VENV)/installed
+	$(BIN)/python -m train all --preset $$($(BIN)/python -c "import torch; print('builtin-gpu' if torch.cuda.is_available() else 'builtin-cpu')") --out assets/builtin
+
+bench: $(VENV)/installed
+	$(BIN)/python -m bench builtin
+
+evaluate: $(VENV)/installed
+	$(BIN)/python -m videoar evaluate --quick
+
+media: $(VENV)/installed
+	$(BIN)/python -m bench media
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/installed: requirements.txt constraints.txt
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else 'VideoAR needs Python 3.10 to 3.13, this is %d.%d; name another: make PYTHON=python3.11 demo' % v)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	touch $@

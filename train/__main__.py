@@ -1,0 +1,66 @@
+"""`python -m train STAGE`: text, data, vae, base, causal, export, or `all` of them in order. Every stage resumes where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .presets import PRESETS, get_preset
+from .stages import STAGES, Workshop
+
+
+class Progress:
+    """A progress bar with the time left, fed by the rows that a stage logs."""
+
+    def __init__(self, name: str):
+        self.name, self.bar = name, None
+
+    def __call__(self, row: dict) -> None:
+        if self.bar is None:
+            self.bar = tqdm(
+                total=row["steps"], initial=row["step"] - 1, desc=self.name, mininterval=1.0, dynamic_ncols=True
+            )
+        shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items() if k not in ("step", "steps")}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(row["step"] - self.bar.n)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
+    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("--preset", default="builtin-cpu", choices=list(PRESETS))
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of the stages' checkpoints (default: runs)"
+    )
+    parser.add_argument("--out", type=Path, help="model folder that `export` writes (default: RUNS/PRESET/model)")
+    parser.add_argument("--init", type=Path, help="model folder whose weights `base` or `causal` starts from")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    args = parser.parse_args(argv)
+    workshop = Workshop(get_preset(args.preset), args.runs, args.seed, args.steps, args.init, args.out, args.threads)
+    try:
+        for name in STAGES if args.stage == "all" else [args.stage]:
+            progress = Progress(name)
+            try:
+                STAGES[name](workshop, progress)
+            finally:
+                progress.close()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{args.stage}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

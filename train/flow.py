@@ -1,0 +1,92 @@
+"""Flow matching under any plan: x_t = (1 - s) x + s e, target v = e - x, s warped by the shift.
+
+With the full plan this is the base model's objective. With a causal plan it is teacher forcing: the sequence holds every unit twice,
+clean and noisy; a noisy unit sees itself and the clean tokens of earlier units, which is exactly what sampling with the cache sees.
+
+Shapes: B batch, N tokens of a plan, D token channels, U units.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from videoar.plan import Plan
+from videoar.transformer import VideoARTransformer3DModel, patchify
+
+from .presets import FlowPreset
+
+
+def level_tokens(
+    latents_BCFHW: Tensor, plan: Plan, patch: tuple[int, int, int], scale_std: dict[int, float]
+) -> list[Tensor]:
+    """Tokens [B, N_level, D] of each level, coarse to fine; coarse latents are area averages brought back to unit spread."""
+    levels = []
+    for factor in plan.scales:
+        z = latents_BCFHW
+        if factor > 1:
+            z = F.avg_pool3d(z, (1, factor, factor)) / scale_std.get(factor, 1.0)
+        levels.append(patchify(z, patch))
+    return levels
+
+
+def plan_tokens(levels: list[Tensor], plan: Plan) -> Tensor:
+    """Tokens [B, N, D] in the plan's order."""
+    return torch.cat([levels[unit.level][:, plan.sites(unit)] for unit in plan.units], dim=1)
+
+
+def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
+    """Mask [2N, 2N] over (clean tokens, noisy tokens): clean sees clean of its own and earlier units, noisy sees clean of earlier
+    units and its own noisy tokens."""
+    earlier = unit_ids_N[:, None] > unit_ids_N[None, :]
+    own = unit_ids_N[:, None] == unit_ids_N[None, :]
+    return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
+
+
+def sample_sigmas(shape: tuple[int, ...], shift: float, generator: torch.Generator) -> Tensor:
+    """Logit-normal sigmas (Esser et al., 2024), warped by the shift."""
+    u = torch.randn(shape, generator=generator).sigmoid()
+    return shift * u / (1 + (shift - 1) * u)
+
+
+class FlowMatching(nn.Module):
+    """The loss as one module call, so that data-parallel wrappers see every parameter used inside `forward`."""
+
+    def __init__(self, transformer: VideoARTransformer3DModel, preset: FlowPreset, scale_std: dict[int, float]):
+        super().__init__()
+        self.transformer, self.preset, self.scale_std = transformer, preset, scale_std
+
+    def forward(self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, seed: int) -> Tensor:
+        """Mean squared velocity error of a batch; `seed` fixes the noise."""
+        device = latents_BCFHW.device
+        generator = torch.Generator().manual_seed(seed)
+        patch = tuple(self.transformer.config.patch_size)
+        x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
+        units = len(plan.units)
+        ids = plan.unit_ids().to(device)
+        positions = torch.cat([plan.positions(u) for u in plan.units]).to(device)
+        sigma_BU = sample_sigmas((len(x), units), self.preset.shift, generator).to(device)
+        sigma = sigma_BU[:, ids, None]
+        noise = torch.randn(x.shape, generator=generator).to(device)
+        noisy = (1 - sigma) * x + sigma * noise
+        text_kv = self.transformer.encode_text(text_BLE)
+        if units == 1:
+            velocity = self.transformer(noisy, sigma_BU * 1000, text_kv, positions)
+        else:
+            context = x
+            if self.preset.context_noise:
+                # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look like.
+                amount = torch.rand(len(x), 1, 1, generator=generator) * self.preset.context_noise
+                amount = (amount * (torch.rand(len(x), 1, 1, generator=generator) < 0.5)).to(device)
+                context = (1 - amount) * x + amount * torch.randn(x.shape, generator=generator).to(device)
+            timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
+            velocity = self.transformer(
+                torch.cat([context, noisy], 1),
+                timesteps,
+                text_kv,
+                torch.cat([positions, positions]),
+                token_unit=torch.cat([ids, ids + units]),
+                mask=teacher_forcing_mask(ids),
+            )[:, x.shape[1] :]
+        return F.mse_loss(velocity.float(), noise - x)

@@ -1,0 +1,135 @@
+"""Frozen presets: one dial (the preset's name) from which every size, rate and number of steps follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TextPreset:
+    """A small UMT5 that first learns to read attributes off captions, then stays frozen."""
+
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    ffn: int = 256
+    max_length: int = 64
+    steps: int = 1500
+    batch: int = 64
+    lr: float = 1e-3
+
+
+@dataclass(frozen=True)
+class CodecPreset:
+    """`tiny`: linear encoder and light decoder (trains on a CPU). `wan`: AutoencoderKLWan (trains on a GPU)."""
+
+    kind: str = "tiny"
+    z_dim: int = 24
+    fit_clips: int = 384
+    whitening: float = 0.5
+    steps: int = 4000
+    batch: int = 2
+    crop: int = 80
+    frames: int = 17
+    lr: float = 1e-3
+    ema: float = 0.998
+    kl: float = 2e-5
+    base_dim: int = 16
+
+
+@dataclass(frozen=True)
+class TransformerPreset:
+    patch: int = 4
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    ffn: int = 1024
+    freq_dim: int = 128
+    prediction_type: str = "sample"
+
+
+@dataclass(frozen=True)
+class FlowPreset:
+    """One flow-matching stage of the transformer.
+
+    plans maps a plan to its share of the batches; `clips` of a batch see one plan. `decay` is the last part of the steps, over
+    which the learning rate falls linearly to zero. `context_noise` is the largest sigma mixed into the clean context.
+    """
+
+    steps: int = 2400
+    batch: int = 32
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: float = 0.25
+    optimizer: str = "muon"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.998
+    text_drop: float = 0.1
+    shift: float = 2.0
+    plans: tuple[tuple[str, float], ...] = (("full", 1.0),)
+    context_noise: float = 0.0
+
+
+CAUSAL_PLANS = (("cube:2x2x2", 0.35), ("frame", 0.2), ("key_detail:4", 0.15), ("scale:3", 0.15), ("full", 0.15))
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    size: int = 128
+    frames: int = 29
+    fps: int = 8
+    pool_clips: int = 20_000
+    render_on_device: bool = False
+    text: TextPreset = field(default_factory=TextPreset)
+    codec: CodecPreset = field(default_factory=CodecPreset)
+    transformer: TransformerPreset = field(default_factory=TransformerPreset)
+    base: FlowPreset = field(default_factory=FlowPreset)
+    causal: FlowPreset = field(
+        default_factory=lambda: FlowPreset(
+            steps=2000, batch=16, lr=1e-3, decay=0.6, plans=CAUSAL_PLANS, context_noise=0.2
+        )
+    )
+    guidance_scale: float = 3.0
+    steps: int = 4
+
+
+CPU = Preset(name="builtin-cpu")
+
+GPU = Preset(
+    name="builtin-gpu",
+    render_on_device=True,
+    text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
+    codec=CodecPreset(kind="wan", steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
+    transformer=TransformerPreset(patch=2, width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
+    base=FlowPreset(steps=8000, batch=256, lr=1e-3, decay=0.4, ema=0.999),
+    causal=FlowPreset(steps=2000, batch=128, lr=3e-4, decay=0.4, plans=CAUSAL_PLANS, context_noise=0.2, ema=0.999),
+)
+
+# A few steps of everything in seconds: for the tests and for trying a change.
+SMOKE = Preset(
+    name="smoke",
+    size=32,
+    frames=9,
+    pool_clips=16,
+    text=TextPreset(width=32, layers=1, heads=2, ffn=32, steps=4, batch=4),
+    codec=CodecPreset(fit_clips=16, steps=3, batch=2, crop=16, frames=9),
+    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, patch=2),
+    base=FlowPreset(steps=3, batch=2, warmup=1),
+    causal=FlowPreset(
+        steps=3,
+        batch=2,
+        warmup=1,
+        plans=(("cube:2x2x2", 0.5), ("frame", 0.2), ("key_detail:2", 0.1), ("scale:2", 0.1), ("full", 0.1)),
+        context_noise=0.2,
+    ),
+)
+
+PRESETS = {p.name: p for p in (CPU, GPU, SMOKE)}
+
+
+def get_preset(name: str) -> Preset:
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; choose one of: {', '.join(PRESETS)}")
+    return PRESETS[name]

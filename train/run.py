@@ -1,0 +1,99 @@
+"""A stage's folder: weights, optimizer, step and log, written so that kill -9 at any moment loses nothing that was saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def flatten_optimizer(state: dict, prefix: str) -> dict[str, Tensor]:
+    """The tensors of an optimizer's state dict under flat names; hyper-parameters are not state, presets hold them."""
+    return {
+        f"{prefix}.{index}.{name}": value if torch.is_tensor(value) else torch.tensor(value)
+        for index, slots in state["state"].items()
+        for name, value in slots.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            index, name = key[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Run:
+    """The folder of one stage.
+
+    `save` writes a complete checkpoint under a temporary name and renames it; only then is the one before removed. `load` returns
+    the newest complete one.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("step-????????"))
+
+    def save(self, step: int, tensors: dict[str, Tensor], info: dict) -> Path:
+        """Write a checkpoint. Raises OSError (disk full, say) and leaves the earlier checkpoints as they were."""
+        final = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".partial-{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
+            (partial / "info.json").write_text(json.dumps({"step": step, **info}))
+            older = self.checkpoints()
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"could not save {final}: {error}; the earlier checkpoints are untouched") from error
+        for path in older:
+            if path != final:
+                shutil.rmtree(path, ignore_errors=True)
+        return final
+
+    def load(self) -> tuple[dict[str, Tensor], dict] | None:
+        """The newest checkpoint that reads whole, or None; damaged ones are skipped."""
+        for path in reversed(self.checkpoints()):
+            try:
+                return load_file(path / "state.safetensors"), json.loads((path / "info.json").read_text())
+            except (OSError, SafetensorError, ValueError):
+                continue
+        return None
+
+    def log(self, **row) -> None:
+        with open(self.folder / "log.jsonl", "a") as f:
+            f.write(json.dumps({"time": round(time.time(), 1), **row}) + "\n")
+
+
+class Average:
+    """Exponential moving average of a module's parameters and buffers, with the usual warm-up of the decay."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.tensors = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for k, v in module.state_dict().items():
+            if v.is_floating_point():
+                self.tensors[k].lerp_(v, 1 - decay)
+            else:
+                self.tensors[k].copy_(v)

@@ -1,0 +1,193 @@
+"""What each stage needs and makes: the glue between presets, folders and the training loops."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from videoar.codec import TinyCodec
+from videoar.plan import Grid
+from videoar.text import TextEncoder
+from videoar.transformer import VideoARTransformer3DModel
+
+from .data import Pool, Stream
+from .generator import train_flow
+from .presets import FlowPreset, Preset
+from .run import Run
+from .text import make_encoder, make_tokenizer, train_text
+from .vae import fit_linear_codec, train_tiny_codec
+
+Rows = Callable[[dict], None]
+
+
+@dataclasses.dataclass
+class Workshop:
+    """Where the stages of one preset keep their work: `runs/PRESET/STAGE`."""
+
+    preset: Preset
+    runs: Path
+    seed: int = 0
+    steps: int | None = None
+    init: Path | None = None
+    out: Path | None = None
+    threads: int | None = None
+
+    def __post_init__(self):
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps must be at least 1, not {self.steps}")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    def folder(self, stage: str) -> Path:
+        return self.runs / self.preset.name / stage
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def flow(self, stage: str) -> FlowPreset:
+        preset = getattr(self.preset, stage)
+        return dataclasses.replace(preset, steps=self.steps) if self.steps else preset
+
+    def need(self, stage: str, path: Path) -> Path:
+        if not path.exists():
+            raise ValueError(f"{path} is missing; run `python -m train {stage} --preset {self.preset.name}` first")
+        return path
+
+    def text(self) -> TextEncoder:
+        from transformers import AutoTokenizer, UMT5EncoderModel
+
+        folder = self.need("text", self.folder("text") / "text_encoder").parent
+        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder").eval().requires_grad_(False)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
+
+    def codec(self):
+        """The codec with its final encoder (its decoder may still be in training)."""
+        folder = self.need("vae", self.folder("vae") / "linear")
+        return TinyCodec.from_pretrained(folder).eval().requires_grad_(False).to(self.device)
+
+    def source(self):
+        if self.preset.render_on_device:
+            return Stream(self.preset, self.codec(), self.device, self.seed)
+        return Pool(self.folder("data"), self.seed)
+
+    def grid(self) -> Grid:
+        p = self.preset.transformer.patch
+        side = self.preset.size // 8 // p
+        return Grid((self.preset.frames - 1) // 4 + 1, side, side)
+
+    def new_transformer(self) -> VideoARTransformer3DModel:
+        t = self.preset.transformer
+        torch.manual_seed(self.seed)
+        return VideoARTransformer3DModel(
+            patch_size=(1, t.patch, t.patch),
+            num_attention_heads=t.heads,
+            attention_head_dim=t.width // t.heads,
+            in_channels=self.preset.codec.z_dim,
+            out_channels=self.preset.codec.z_dim,
+            text_dim=self.preset.text.width,
+            freq_dim=t.freq_dim,
+            ffn_dim=t.ffn,
+            num_layers=t.layers,
+            cross_attn_norm=True,
+            qk_norm="rms_norm_across_heads",
+            rope_max_seq_len=256,
+            prediction_type=t.prediction_type,
+        )
+
+    def scale_std(self) -> dict[int, float]:
+        """Spread of area-averaged latents relative to the finest level, measured once from the data (see the scale plan)."""
+        path = self.folder("data") / "scale_std.json"
+        if not path.exists():
+            source = self.source()
+            source.refresh(most=512)
+            z = source.batch(0, 256).latents_BCFHW
+            stds = {f: (torch.nn.functional.avg_pool3d(z, (1, f, f)).std() / z.std()).item() for f in (2, 4)}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(stds))
+        return {int(k): v for k, v in json.loads(path.read_text()).items()}
+
+
+def stage_text(w: Workshop, progress: Rows) -> None:
+    folder = w.folder("text")
+    tokenizer = make_tokenizer(w.seed)
+    torch.manual_seed(w.seed)
+    encoder = make_encoder(w.preset.text, len(tokenizer))
+    preset = dataclasses.replace(w.preset.text, steps=w.steps) if w.steps else w.preset.text
+    train_text(Run(folder), tokenizer, encoder, preset, w.seed, progress=progress)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    encoder.save_pretrained(folder / "text_encoder")
+
+
+def stage_linear(w: Workshop, progress: Rows) -> None:
+    folder = w.folder("vae") / "linear"
+    if not folder.exists():
+        fit_linear_codec(w.preset, w.seed).save_pretrained(folder)
+
+
+def stage_data(w: Workshop, progress: Rows) -> None:
+    """Render and encode the pool of clips; nothing to do where clips are rendered in the loop."""
+    if w.preset.render_on_device:
+        return
+    codec, pool = w.codec(), Pool(w.folder("data"), w.seed)
+    shards = -(-w.preset.pool_clips // 128)
+    for index in range(shards):
+        if not pool.path(index).exists():
+            pool.make_shard(index, w.preset, codec)
+        progress({"step": index + 1, "steps": shards})
+
+
+def stage_vae(w: Workshop, progress: Rows) -> None:
+    preset = w.preset
+    if w.steps:
+        preset = dataclasses.replace(preset, codec=dataclasses.replace(preset.codec, steps=w.steps))
+    codec = TinyCodec.from_pretrained(w.folder("vae") / "linear")
+    average = train_tiny_codec(Run(w.folder("vae")), codec, preset, w.seed, progress=progress)
+    codec.load_state_dict(average)
+    codec.save_pretrained(w.folder("vae") / "codec")
+
+
+def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:
+    transformer = w.new_transformer()
+    if start is not None:
+        if not start.exists():
+            raise ValueError(f"{start} does not exist; give --init a model folder, or run the stage before this one")
+        folder = start / "transformer" if (start / "transformer").exists() else start
+        transformer = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
+    transformer.train().requires_grad_(True)
+    average = train_flow(
+        Run(w.folder(stage)),
+        transformer,
+        w.text(),
+        w.source(),
+        w.grid(),
+        w.flow(stage),
+        w.scale_std(),
+        w.seed,
+        progress=progress,
+    )
+    transformer.load_state_dict(average)
+    transformer.save_pretrained(w.folder(stage) / "transformer")
+
+
+def stage_base(w: Workshop, progress: Rows) -> None:
+    run_flow(w, "base", w.init, progress)
+
+
+def stage_causal(w: Workshop, progress: Rows) -> None:
+    run_flow(w, "causal", w.init or w.need("base", w.folder("base") / "transformer"), progress)
+
+
+STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
+    "text": stage_text,
+    "linear": stage_linear,
+    "data": stage_data,
+    "vae": stage_vae,
+    "base": stage_base,
+    "causal": stage_causal,
+}
