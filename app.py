@@ -1,0 +1,35 @@
+"""The browser playground: `python app.py`, and what a Hugging Face Space runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from app.device import load_model, make_device  # first: on ZeroGPU it must come before torch
+from app.server import DEFAULT_PORT, launch, serve_forever
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Starts the playground and serves until Ctrl-C. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Make videos unit by unit in the browser.")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for the whole network)")
+    parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {DEFAULT_PORT})")
+    parser.add_argument("--model", help="model folder or hub id (default: the built-in model)")
+    parser.add_argument("--device", help='torch device, such as "cpu" or "cuda" (default: the best there is)')
+    options = parser.parse_args(arguments)
+
+    device = make_device(partial(load_model, options.model, options.device))
+    try:
+        server = launch(device, options.host, options.port)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"VideoAR is at {server.url}  (Ctrl-C ends it)", flush=True)
+    serve_forever(server)
+    print("Stopped.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,168 @@
+"""Where films are made: an engine thread that owns the device, or a ZeroGPU call per film."""
+
+from __future__ import annotations
+
+# First, before anything imports torch: on ZeroGPU it has to take CUDA's place in time. Elsewhere it does nothing.
+import spaces  # isort: skip
+from spaces.config import Config as SpacesConfig  # isort: skip
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from app.wire import Message, messages
+from videoar.request import Request
+
+log = logging.getLogger(__name__)
+
+ON_ZERO_GPU = bool(SpacesConfig.zero_gpu)
+# A call on ZeroGPU starts a process and moves the weights before the first unit.
+_ZERO_GPU_START_SECONDS = 15
+
+
+class Film(Protocol):
+    """A film being made: iterate over its messages; stop it from any thread."""
+
+    def __iter__(self) -> Iterator[Message]: ...
+
+    def stop(self) -> None:
+        """Ends the film soon, without waiting for it."""
+
+
+class Device(Protocol):
+    """What the page needs of the machine behind it."""
+
+    def start(self) -> None:
+        """Begins to load the model."""
+
+    def model(self, seconds: float | None = None) -> Any:
+        """The model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
+
+    def film(self, request: Request) -> Film:
+        """Begins a film. Raises ValueError for what cannot be made and `videoar.engine.Busy` when too many wait."""
+
+    def close(self) -> None:
+        """Ends everything."""
+
+
+def make_device(load: Callable[[], Any]) -> Device:
+    """The device of this machine. load: makes the model; called once."""
+    return ZeroGpuDevice(load) if ON_ZERO_GPU else EngineDevice(load)
+
+
+def load_model(path: str | None = None, device: str | None = None) -> Any:
+    """The model in a folder or at a hub id (None: the built-in one) on a torch device (None: the best there is)."""
+    from videoar import checkpoint
+
+    # On ZeroGPU there is no GPU to be found yet, and still the weights must be put there.
+    return checkpoint.load_model(path, device or ("cuda" if ON_ZERO_GPU else None))
+
+
+class EngineDevice:
+    """One engine thread owns the device; the model loads in the background while the page is already there."""
+
+    def __init__(self, load: Callable[[], Any], make_engine: Callable[[Any], Any] | None = None) -> None:
+        self._load = load
+        self._make_engine = make_engine
+        self._ready: Future[tuple[Any, Any]] = Future()
+
+    def start(self) -> None:
+        threading.Thread(target=self._prepare, name="load-model", daemon=True).start()
+
+    def model(self, seconds: float | None = None) -> Any:
+        return self._ready.result(seconds)[0]
+
+    def film(self, request: Request) -> Film:
+        model, engine = self._ready.result()
+        return _EngineFilm(engine.submit(request), model.info.name)
+
+    def close(self) -> None:
+        if self._ready.done() and not self._ready.exception():
+            self._ready.result()[1].close()
+
+    def _prepare(self) -> None:
+        try:
+            model = self._load()
+            if self._make_engine is None:
+                from videoar.engine import Engine
+
+                self._make_engine = Engine
+            self._ready.set_result((model, self._make_engine(model)))
+        except ValueError as error:  # what a person can mend; the page says it as well
+            log.error("The model did not load: %s", error)
+            self._ready.set_exception(error)
+        except Exception as error:
+            log.exception("The model did not load.")
+            self._ready.set_exception(error)
+
+
+class _EngineFilm:
+    def __init__(self, session: Any, label: str) -> None:
+        self._session = session
+        self._label = label
+
+    def __iter__(self) -> Iterator[Message]:
+        return messages(self._session, self._label)
+
+    def stop(self) -> None:
+        self._session.stop()
+
+
+class ZeroGpuDevice:
+    """A call per film in a process with a GPU. The model loads before launch; yields are bytes, as they are pickled."""
+
+    def __init__(
+        self, load: Callable[[], Any], generate: Callable[[Any, Request], Iterator[Any]] | None = None
+    ) -> None:
+        self._load = load
+        self._generate = generate
+        self._model: Any = None
+        self._call = spaces.GPU(duration=self._seconds)(self._messages)
+
+    def start(self) -> None:
+        self._model = self._load()
+        if self._generate is None:
+            from videoar.generate import generate
+
+            self._generate = generate
+
+    def model(self, seconds: float | None = None) -> Any:
+        return self._model
+
+    def film(self, request: Request) -> Film:
+        return _ZeroGpuFilm(self._call(request))
+
+    def close(self) -> None:
+        pass
+
+    def _messages(self, request: Request) -> Iterator[Message]:
+        assert self._generate is not None, "start() comes before the first film"
+        yield from messages(self._generate(self._model, request), self._model.info.name)
+
+    def _seconds(self, request: Request) -> int:
+        """How long a film may take, which is what a visitor's quota is asked for."""
+        info = self._model.info
+        pixels = info.frames * info.height * info.width
+        # Measured on an H200-class slice: four steps of the 1.3B model make 81 frames of 832x480 in about ten seconds.
+        per_step = 2.5 * pixels / (81 * 832 * 480)
+        return _ZERO_GPU_START_SECONDS + round(2 * per_step * ((request.steps or info.steps or 4) + 1))
+
+
+class _ZeroGpuFilm:
+    def __init__(self, call: Iterator[Message]) -> None:
+        self._call = call
+        self._stopped = threading.Event()
+
+    def __iter__(self) -> Iterator[Message]:
+        try:
+            for message in self._call:
+                if self._stopped.is_set():
+                    return
+                yield message
+        finally:
+            self._call.close()
+
+    def stop(self) -> None:
+        self._stopped.set()

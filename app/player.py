@@ -1,0 +1,60 @@
+"""The page's own components: the player, the choice of a unit type and the settings of a film.
+
+Each is Gradio's HTML component with a fixed template and a script. The templates hold no value, because Gradio
+evaluates what it finds in them: prompts reach the page only through `textContent` and `setAttribute`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.plans import choices
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def unit_player() -> gr.HTML:
+    """Shows films while they are made. Its value names a job; everything else comes through that job's stream.
+
+    Value: {"job": name, "status": "starting", "done", "stopped" or "failed", ...the figures of a finished run}.
+    """
+    fields = {name: {"type": "string"} for name in ("job", "status")}
+    schema = {"type": "object", "properties": fields, "additionalProperties": {}}
+    scripts = ("stream.js", "frames.js", "block.js", "timeline.js", "pane.js", "player.js")
+    return _component("player", scripts, schema, plans=choices())
+
+
+def unit_picker() -> gr.HTML:
+    """A choice of unit types. Its value is a plan such as "cube"; whoever reads it must check it."""
+    schema = {"type": "string", "description": "a plan: cube, frame, key_detail, scale or full, also with numbers"}
+    return _component("picker", ("block.js", "picker.js"), schema, value="cube", plans=choices())
+
+
+def settings_list() -> gr.HTML:
+    """What it takes to make a film again. Its value is the settings as a dictionary."""
+    return _component("settings", ("settings.js",), {"type": "object", "additionalProperties": {}})
+
+
+def head() -> str:
+    """What goes into the page's head, the style sheet among it: Gradio would rewrite it if it were given as `css`."""
+    return f"{_read('head.html')}<style>{_read('style.css')}</style>"
+
+
+def _component(name: str, scripts: tuple[str, ...], schema: dict[str, Any], **kwargs: Any) -> gr.HTML:
+    component = gr.HTML(
+        html_template=_read(f"{name}.html"),
+        js_on_load="\n".join(map(_read, scripts)),
+        apply_default_css=False,
+        elem_id=f"va-{name}",
+        **kwargs,
+    )
+    # Set on the object: Gradio writes a stub file beside the source of every subclass of a component.
+    component.api_info = lambda: schema  # type: ignore[method-assign]
+    return component
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
