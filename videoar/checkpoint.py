@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .plan import Grid, PlanSpec
 from .text import TextEncoder
 from .transformer import VideoARTransformer3DModel
+from .weights import load_part, read_json, save_part, scrub, write_json
 
 BUILT_IN = "assets/builtin"
-SHARD_SIZE = "15MB"  # below 16 MB, so that a model fits into a git repository without large-file storage
-_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -120,8 +116,8 @@ def load_model(
     info = _read_info(folder)
     parts = {}
     for part in ("transformer", "vae", "text_encoder"):
-        config = _read_json(folder / part / "config.json")
-        parts[part] = _load_part(folder / part, _part_class(part, config), config, dtype).to(device)
+        config = read_json(folder / part / "config.json")
+        parts[part] = load_part(folder / part, _part_class(part, config), config, dtype).to(device)
     text = TextEncoder(_load_tokenizer(folder / "tokenizer"), parts["text_encoder"], info.text_length)
     return Model(parts["transformer"], parts["vae"], text, info)
 
@@ -137,10 +133,11 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     codec_home = "diffusers" if type(model.vae).__module__.startswith("diffusers.") else "videoar.codec"
-    _save_part(model.transformer, folder / "transformer", dtype, "WanTransformer3DModel")
-    _save_part(model.vae, folder / "vae", dtype, type(model.vae).__name__)
-    _save_part(model.text.encoder, folder / "text_encoder", dtype, None)
+    save_part(model.transformer, folder / "transformer", dtype, "WanTransformer3DModel")
+    save_part(model.vae, folder / "vae", dtype, type(model.vae).__name__)
+    save_part(model.text.encoder, folder / "text_encoder", dtype, None)
     model.text.tokenizer.save_pretrained(folder / "tokenizer")
+    scrub(folder / "tokenizer" / "tokenizer_config.json")
     FlowMatchEulerDiscreteScheduler(shift=model.info.shift).save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "WanPipeline",
@@ -151,8 +148,8 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
         "tokenizer": ["transformers", type(model.text.tokenizer).__name__],
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
     }
-    _write_json(folder / "model_index.json", index)
-    _write_json(folder / "videoar.json", dataclasses.asdict(model.info))
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "videoar.json", dataclasses.asdict(model.info))
 
 
 def _find(path_or_hub_id: str | Path | None) -> Path:
@@ -182,7 +179,7 @@ def _read_info(folder: Path) -> ModelInfo:
     path = folder / "videoar.json"
     if not path.exists() and (folder / "model_index.json").exists():
         return ModelInfo(name=folder.name)
-    values = _read_json(path)
+    values = read_json(path)
     known = {item.name for item in dataclasses.fields(ModelInfo)}
     try:
         return ModelInfo(**{key: value for key, value in values.items() if key in known})
@@ -210,75 +207,6 @@ def _part_class(part: str, config: dict[str, Any]) -> type:
     raise ValueError(f"the vae of this model is {name!r}; AutoencoderKLWan and TinyCodec are known")
 
 
-def _load_part(folder: Path, cls: type, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
-    """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
-    from accelerate import init_empty_weights
-
-    try:
-        with init_empty_weights(include_buffers=False):
-            make = getattr(cls, "from_config", None) or (lambda values: cls(cls.config_class.from_dict(values)))
-            module = make(config)
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
-    expected = module.state_dict()
-    keep_fp32 = set(getattr(cls, "_keep_in_fp32_modules", None) or ())
-    ignored = getattr(cls, "_keys_to_ignore_on_load_unexpected", None) or ()
-    tied = getattr(cls, "_tied_weights_keys", None) or ()
-    state = {}
-    for name, tensor in _read_tensors(folder):
-        if name not in expected:
-            if any(re.search(pattern, name) for pattern in ignored):
-                continue
-            raise ValueError(f"the weights in {folder.name} have {name!r}, which its config.json does not allow for")
-        if tensor.shape != expected[name].shape:
-            shapes = f"{list(tensor.shape)} instead of {list(expected[name].shape)}"
-            raise ValueError(f"{name!r} in {folder.name} has the wrong shape: {shapes}")
-        state[name] = tensor.to(torch.float32 if keep_fp32.intersection(name.split(".")) else dtype)
-    missing = [name for name in expected if name not in state and name not in tied]
-    if missing:
-        raise ValueError(
-            f"{folder.name} lacks {len(missing)} of its {len(expected)} tensors, the first is {missing[0]!r}"
-        )
-    module.load_state_dict(state, strict=False, assign=True)
-    if tied:
-        module.tie_weights()
-    return module.eval().requires_grad_(False)
-
-
-def _read_tensors(folder: Path):
-    """(name, tensor) of every tensor in a part's safetensors files."""
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    yield name, tensors.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder.name}/{file.name} is damaged or incomplete: {error}. Copy it again") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.exists():
-            names = set(_read_json(index).get("weight_map", {}).values())
-            if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-                raise ValueError(f"{folder.name}/{index.name} does not name its files")
-            files = [folder / name for name in sorted(names)]
-            absent = [file.name for file in files if not file.exists()]
-            if absent:
-                raise ValueError(f"{folder.name} lacks the weight file {absent[0]}")
-            return files
-        if (folder / f"{stem}.safetensors").exists():
-            return [folder / f"{stem}.safetensors"]
-    pickled = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLES]
-    if pickled:
-        raise ValueError(
-            f"{folder.name} holds {pickled[0]}, a pickle, which could run any code when read: "
-            "only safetensors are loaded, convert it first"
-        )
-    raise ValueError(f"{folder.name} has no weights: there is no .safetensors file in it")
-
-
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
@@ -288,50 +216,3 @@ def _load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raise bare Exception for damaged files
         raise ValueError(f"the tokenizer of this model cannot be read: {error}") from error
-
-
-def _save_part(module: torch.nn.Module, folder: Path, dtype: torch.dtype, class_name: str | None) -> None:
-    from huggingface_hub import split_torch_state_dict_into_shards
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.safetensors*"):
-        old.unlink()
-    state = {}
-    tied = getattr(type(module), "_tied_weights_keys", None) or ()
-    for name, tensor in module.state_dict().items():
-        if name in tied:
-            continue
-        state[name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        if not torch.isfinite(state[name]).all():
-            raise ValueError(f"{name!r} of {folder.name} is not finite in {dtype}: it cannot be saved")
-    stem = "diffusion_pytorch_model" if class_name else "model"
-    plan = split_torch_state_dict_into_shards(
-        state, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=SHARD_SIZE
-    )
-    for file, names in plan.filename_to_tensors.items():
-        save_file({name: state[name] for name in names}, folder / file, metadata={"format": "pt"})
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        _write_json(folder / f"{stem}.safetensors.index.json", index)
-    config = (
-        json.loads(module.to_json_string()) | {"_class_name": class_name} if class_name else module.config.to_dict()
-    )
-    # Where the weights once lay on somebody's disk is nobody's business.
-    config = {key: value for key, value in config.items() if key != "_name_or_path"}
-    _write_json(folder / "config.json", config)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"this is not a complete model folder: {path.parent.name}/{path.name} is missing") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is not readable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path.parent.name}/{path.name} must hold a JSON object")
-    return value
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

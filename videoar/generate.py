@@ -37,7 +37,7 @@ __all__ = [
 
 
 def generate(model: Model, request: Request, *, previews: bool = True, overlap: bool = True) -> Iterator[Event]:
-    """Makes a film unit after unit: ClipStarted, for each unit UnitStarted, StepDone and UnitDecoded, then ClipFinished.
+    """Makes a film unit by unit: ClipStarted, for each unit UnitStarted, StepDone and UnitDecoded, then ClipFinished.
 
     Re-entrant: interleaved clips equal sequential ones, and the same request with the same seed gives the same pixels.
     UnitDecoded events come in the order of the units, each as soon as its pixels are there (the next unit may have

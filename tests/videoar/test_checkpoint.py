@@ -1,0 +1,196 @@
+"""Model folders: round trip, diffusers' layout, and every way in which one can be broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.videoar.tiny import INFO, make_text, make_transformer, make_vae
+from videoar.checkpoint import Model, ModelInfo, load_model, save_model
+from videoar.generate import generate
+from videoar.request import Request
+from videoar.transformer import VideoARTransformer3DModel
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(tiny_model, path)
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_round_trip(folder, tiny_model):
+    model = load_model(folder, device="cpu")
+    assert model.info == tiny_model.info
+    assert model.transformer.dtype == model.vae.dtype == torch.float32
+    for name, tensor in model.transformer.state_dict().items():
+        assert torch.equal(tensor, tiny_model.transformer.state_dict()[name].half().float())
+    assert not any(p.requires_grad for p in model.transformer.parameters())
+    request = Request("a red ball", "frame", seed=1)
+    first = list(generate(model, request))[-1].video
+    assert (list(generate(load_model(folder, device="cpu"), request))[-1].video == first).all()
+
+
+def test_saving_what_was_loaded_changes_nothing(folder, tmp_path):
+    save_model(load_model(folder, device="cpu"), tmp_path / "again")
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
+    for file in files:
+        assert (folder / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+def test_names_reveal_nothing_and_fit_diffusers(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["transformer"] == ["diffusers", "WanTransformer3DModel"]
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    assert config["_class_name"] == "WanTransformer3DModel"
+    assert not {"prediction_type", "spatial_embedding"} & set(config)  # defaults the stock class does not know
+    for path in folder.rglob("*.json"):
+        assert not {"_name_or_path", "is_local", "local_files_only"} & set(json.loads(path.read_text())), path
+
+
+def test_the_folder_loads_in_diffusers_and_text_is_encoded_alike(folder, tiny_model):
+    from diffusers import WanPipeline
+
+    pipeline = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    assert type(pipeline.transformer).__name__ == "WanTransformer3DModel"
+    prompts = ["a red ball &amp; two  fish", ""]
+    expected = pipeline._get_t5_prompt_embeds(prompts, max_sequence_length=12)
+    got = load_model(folder, device="cpu").text(prompts)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert (got[1, 1:] == 0).all()  # one end token, the rest is padding
+
+
+def test_large_weights_are_sharded(tmp_path):
+    transformer = make_transformer(num_attention_heads=8, attention_head_dim=64, ffn_dim=2048, num_layers=3)
+    save_model(Model(transformer, make_vae(), make_text(), INFO), tmp_path)
+    shards = sorted((tmp_path / "transformer").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert all(shard.stat().st_size < 16 * 2**20 for shard in shards)
+    state = load_model(tmp_path, device="cpu").transformer.state_dict()
+    assert all(torch.equal(state[name], tensor.half().float()) for name, tensor in transformer.state_dict().items())
+    stock = VideoARTransformer3DModel.from_pretrained(tmp_path, subfolder="transformer")
+    assert torch.equal(stock.proj_out.weight.float(), state["proj_out.weight"])
+    shards[1].unlink()
+    with pytest.raises(ValueError, match="lacks the weight file"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_a_bare_wan_folder_loads_with_wans_defaults(copy):
+    (copy / "videoar.json").unlink()
+    assert load_model(copy, device="cpu").info == ModelInfo(name="copy")
+
+
+def test_bfloat16_keeps_what_must_stay_precise(copy):
+    model = load_model(copy, device="cpu", dtype=torch.bfloat16)
+    assert model.transformer.dtype == torch.bfloat16
+    assert model.transformer.scale_shift_table.dtype == torch.float32
+    assert model.transformer.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+    assert list(generate(model, Request("a red ball", "frame", seed=1)))[-1].video.std() > 0
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def edit(path: Path, change) -> None:
+    state = load_file(path)
+    change(state)
+    save_file(state, path)
+
+
+def pickled(path: Path) -> None:
+    path.unlink()
+    torch.save({"a": torch.zeros(1)}, path.with_suffix(".bin"))
+
+
+BROKEN = {
+    "truncated weights": (f"transformer/{WEIGHTS}", truncate, "damaged"),
+    "truncated codec": (f"vae/{WEIGHTS}", truncate, "damaged"),
+    "empty file": (f"vae/{WEIGHTS}", lambda path: path.write_bytes(b""), "damaged"),
+    "not safetensors": ("text_encoder/model.safetensors", lambda path: path.write_bytes(b"\x80\x04" * 99), "damaged"),
+    "wrong shape": (
+        f"transformer/{WEIGHTS}",
+        lambda path: edit(path, lambda state: state.update({"proj_out.bias": torch.zeros(3)})),
+        "wrong shape",
+    ),
+    "missing tensor": (f"vae/{WEIGHTS}", lambda path: edit(path, lambda state: state.popitem()), "lacks 1 of"),
+    "extra tensor": (
+        f"transformer/{WEIGHTS}",
+        lambda path: edit(path, lambda state: state.update({"surplus": torch.zeros(3)})),
+        "surplus",
+    ),
+    "pickled transformer": (f"transformer/{WEIGHTS}", pickled, "pickle"),
+    "pickled text encoder": ("text_encoder/model.safetensors", pickled, "pickle"),
+    "no weights": (f"transformer/{WEIGHTS}", Path.unlink, "no weights"),
+    "no transformer": ("transformer", shutil.rmtree, "transformer"),
+    "no vae": ("vae", shutil.rmtree, "vae"),
+    "no text encoder": ("text_encoder", shutil.rmtree, "text_encoder"),
+    "no tokenizer": ("tokenizer", shutil.rmtree, "tokenizer"),
+    "broken tokenizer": ("tokenizer/tokenizer.json", lambda path: path.write_text("{"), "tokenizer"),
+    "broken config": ("transformer/config.json", lambda path: path.write_text("{"), "JSON"),
+    "config is a list": ("vae/config.json", lambda path: path.write_text("[]"), "JSON object"),
+    "config of something else": ("vae/config.json", lambda path: path.write_text('{"_class_name": "VQ"}'), "VQ"),
+    "senseless config": (
+        "transformer/config.json",
+        lambda path: path.write_text('{"num_layers": "many"}'),
+        "does not describe",
+    ),
+    "broken info": ("videoar.json", lambda path: path.write_text('{"steps": "four"}'), "steps"),
+    "bool in info": ("videoar.json", lambda path: path.write_text('{"shift": true}'), "shift"),
+    "unknown sampler": ("videoar.json", lambda path: path.write_text('{"sampler": "magic"}'), "sampler"),
+    "unknown plan": ("videoar.json", lambda path: path.write_text('{"plans": ["spiral"]}'), "plan"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_folders_say_what_is_wrong(copy, name):
+    file, breaking, message = BROKEN[name]
+    breaking(copy / file)
+    with pytest.raises(ValueError, match=message):
+        load_model(copy, device="cpu")
+
+
+def test_an_index_cannot_point_outside_its_folder(copy):
+    index = {"weight_map": {"a": "../../secrets.safetensors"}}
+    (copy / "vae" / f"{WEIGHTS}.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="does not name its files"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "no such model", "../nowhere", "a/b/c", ""])
+def test_folders_that_are_not_there(path):
+    with pytest.raises(ValueError, match=r"no model folder|missing"):
+        load_model(path)
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match="not a complete model folder"):
+        load_model(tmp_path)
+
+
+def test_weights_that_overflow_are_not_saved(tmp_path):
+    transformer = make_transformer()
+    transformer.proj_out.bias.fill_(1e6)
+    with pytest.raises(ValueError, match="not finite"):
+        save_model(Model(transformer, make_vae(), make_text(), INFO), tmp_path)
+
+
+def test_deviation_of_levels():
+    info = ModelInfo(scale_std=(0.5, 0.7, 1.0))
+    assert info.level_std(3) == (0.5, 0.7, 1.0)
+    assert info.level_std(2) == (0.7, 1.0)
+    assert info.level_std(4) == (1.0, 0.5, 0.7, 1.0)
+    assert ModelInfo().level_std(1) == (1.0,)

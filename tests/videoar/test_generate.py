@@ -1,0 +1,197 @@
+"""The loop: same request, same bytes; interleaving, stopping, plans, guidance."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tests.videoar.tiny import INFO
+from videoar.checkpoint import Model
+from videoar.events import ClipFinished, ClipStarted, StepDone, UnitDecoded, UnitStarted
+from videoar.generate import generate
+from videoar.noise import NoiseField
+from videoar.plan import Grid, PlanSpec
+from videoar.request import Request
+
+PLANS = ("frame", "frame:3", "key_detail:4", "cube:2x2x2", "cube:1x2x2@3,1,0,2", "scale:2", "full")
+
+
+def film(model, request, **options):
+    return list(generate(model, request, **options))[-1].video
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_plan_makes_a_whole_film(tiny_model, plan):
+    events = list(generate(tiny_model, Request("a red ball", plan, seed=1)))
+    started, finished = events[0], events[-1]
+    assert isinstance(started, ClipStarted)
+    assert isinstance(finished, ClipFinished)
+    assert finished.video.shape == (17, 64, 64, 3)
+    assert finished.video.dtype == np.uint8
+    units = [e for e in events if isinstance(e, UnitStarted)]
+    decoded = [e for e in events if isinstance(e, UnitDecoded)]
+    assert [e.index for e in units] == [e.index for e in decoded] == list(range(started.unit_total))
+    assert sum(isinstance(e, StepDone) for e in events) == started.unit_total * started.steps
+    # Exact patches follow each other without gaps and are the film.
+    exact = [patch for event in decoded for patch in event.patches if not patch.preview]
+    assert np.array_equal(np.concatenate([patch.frames for patch in exact]), finished.video)
+    assert [patch.first_frame for patch in exact] == list(np.cumsum([0] + [len(p.frames) for p in exact])[:-1])
+    for patch in (patch for event in decoded for patch in event.patches):
+        assert patch.x + patch.width <= 64
+        assert patch.y + patch.height <= 64
+        assert patch.first_frame + len(patch.frames) <= 17
+    # Something is to be seen after the very first unit.
+    assert decoded[0].patches
+    assert 0 < finished.first_frame_s <= finished.seconds
+
+
+def test_previews_show_the_units_region(tiny_model):
+    events = generate(tiny_model, Request("a red ball", seed=1))
+    started = {e.index: e for e in events if isinstance(e, UnitStarted)}
+    events = generate(tiny_model, Request("a red ball", seed=1))
+    for event in (e for e in events if isinstance(e, UnitDecoded)):
+        for patch in event.patches:
+            if patch.preview:
+                assert (patch.x, patch.y, patch.width, patch.height) == started[event.index].region
+                assert patch.first_frame == started[event.index].frame_range[0]
+    without = generate(tiny_model, Request("a red ball", seed=1), previews=False)
+    assert not any(p.preview for e in without if isinstance(e, UnitDecoded) for p in e.patches)
+
+
+@pytest.mark.parametrize("plan", ["cube", "scale:2"])
+def test_same_request_same_bytes(tiny_model, plan):
+    request = Request("a red ball", plan, seed=3)
+    expected = film(tiny_model, request)
+    torch.manual_seed(99)  # the global generator plays no part
+    assert np.array_equal(film(tiny_model, request), expected)
+    assert np.array_equal(film(tiny_model, request, previews=False, overlap=False), expected)
+    assert not np.array_equal(film(tiny_model, dataclasses.replace(request, seed=3 + 2**32)), expected)
+    assert not np.array_equal(film(tiny_model, dataclasses.replace(request, prompt="two fish")), expected)
+
+
+def test_two_interleaved_clips_equal_two_sequential_ones(tiny_model):
+    requests = Request("a red ball", "cube", seed=1), Request("two fish", "key_detail:4", seed=2, guidance_scale=2.0)
+    alone = [film(tiny_model, request) for request in requests]
+    together = [generate(tiny_model, request) for request in requests]
+    videos = [None, None]
+    while not all(v is not None for v in videos):
+        for i, events in enumerate(together):
+            event = next(events, None)
+            if isinstance(event, ClipFinished):
+                videos[i] = event.video
+    assert all(np.array_equal(a, b) for a, b in zip(alone, videos, strict=True))
+
+
+def test_frame_plan_equals_plain_code(tiny_model):
+    """The loop against a few lines that do the same without cache, canvas or stream."""
+    plan = PlanSpec.parse("frame").build(Grid(5, 4, 4))
+    noise = NoiseField(4, plan, 16, (1, 2, 2))
+    model, done, sigmas = tiny_model.transformer, [], [1.0, 5 / 6]
+    with torch.no_grad():
+        text = tiny_model.text("a red ball")
+        for i, unit in enumerate(plan.units):
+            units = plan.units[: i + 1]
+            where = torch.cat([plan.positions(u) for u in units])
+            ids = torch.arange(i + 1).repeat_interleave(16)
+            mask = ids[:, None] >= ids[None, :]
+            x = noise.tokens(unit, 0)
+            for step, sigma in enumerate(sigmas):
+                t = torch.tensor([[0.0] * i + [1000 * sigma]])
+                x0 = x - sigma * model(torch.cat([*done, x], 1), t, text, where, ids, mask)[:, -16:]
+                x = x0 if step else (1 - sigmas[1]) * x0 + sigmas[1] * noise.tokens(unit, 1)
+            done.append(x0)
+        from videoar.decoder import StreamDecoder
+        from videoar.transformer import unpatchify
+
+        expected = StreamDecoder(tiny_model.vae).push(unpatchify(torch.cat(done, 1), (5, 4, 4), (1, 2, 2)))[0].numpy()
+    got = film(tiny_model, Request("a red ball", "frame", seed=4))
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_guidance_of_one_needs_no_second_branch_and_two_changes_the_film(tiny_model):
+    request = Request("a red ball", "frame", seed=1)
+    plain = film(tiny_model, request)
+    assert np.array_equal(film(tiny_model, dataclasses.replace(request, guidance_scale=1.0)), plain)
+    guided = film(tiny_model, dataclasses.replace(request, guidance_scale=4.0))
+    assert not np.array_equal(guided, plain)
+    other = film(tiny_model, dataclasses.replace(request, guidance_scale=4.0, negative_prompt="two fish"))
+    assert not np.array_equal(other, guided)
+
+
+def test_euler_models(tiny_model):
+    info = dataclasses.replace(INFO, sampler="euler", steps=3, guidance_scale=3.0)
+    model = Model(tiny_model.transformer, tiny_model.vae, tiny_model.text, info)
+    events = list(generate(model, Request("a red ball", "full", seed=1)))
+    assert events[0].steps == 3
+    assert events[-1].video.shape == (17, 64, 64, 3)
+
+
+@pytest.mark.parametrize("plan", ["cube", "frame", "full", "scale:2", "key_detail:2"])
+def test_longer_films_begin_with_the_same_noise_and_keep_going(tiny_model, plan):
+    events = list(generate(tiny_model, Request("a red ball", plan, seed=1, frames=41)))
+    assert events[-1].video.shape == (41, 64, 64, 3)
+    if plan == "frame":
+        short = film(tiny_model, Request("a red ball", plan, seed=1))
+        assert np.array_equal(events[-1].video[:17], short)
+
+
+def test_closing_midway_stops_the_decoder_and_leaves_the_model_usable(tiny_model):
+    request = Request("a red ball", seed=1)
+    expected = film(tiny_model, request)
+    events = generate(tiny_model, request)
+    while not isinstance(next(events), StepDone):
+        pass
+    events.close()
+    assert not torch.is_inference_mode_enabled()
+    assert np.array_equal(film(tiny_model, request), expected)
+    workers = [t for t in threading.enumerate() if t.name.startswith("videoar-decode")]
+    for worker in workers:
+        worker.join(timeout=10)
+        assert not worker.is_alive()
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_errors_of_the_decoder_reach_the_caller(tiny_model, overlap):
+    class Broken(torch.nn.Module):
+        dtype, config = torch.float32, tiny_model.vae.config
+
+        def decode_chunk(self, latents, state):
+            raise RuntimeError("no pixels today")
+
+    model = Model(tiny_model.transformer, Broken(), tiny_model.text, INFO)
+    with pytest.raises(RuntimeError, match="no pixels"):
+        list(generate(model, Request("a red ball", seed=1), overlap=overlap))
+
+
+def test_unusable_requests_fail_at_the_call(tiny_model):
+    with pytest.raises(ValueError, match="multiple"):
+        generate(tiny_model, Request("a", height=72))
+
+
+def test_settings_make_the_film_again(tiny_model):
+    events = list(generate(tiny_model, Request("a red ball", "frame")))
+    settings = events[0].settings()
+    assert settings["model"] == "tiny"
+    again = Request(**{k: v for k, v in settings.items() if k not in ("fps", "model")})
+    assert np.array_equal(film(tiny_model, again), events[-1].video)
+
+
+def test_noise_belongs_to_the_place_not_to_the_plan():
+    grid = Grid(5, 4, 6)
+    fields = {}
+    for text in ("full", "cube:2x2x2", "frame", "scale:2"):
+        plan = PlanSpec.parse(text).build(grid)
+        noise = NoiseField(7, plan, 16, (1, 2, 2))
+        field = torch.zeros(1, 5 * 4 * 6, 64)
+        for unit in plan.units:
+            if plan.scales[unit.level] == 1:
+                field[:, plan.sites(unit)] = noise.tokens(unit, 2)
+        fields[text] = field
+    assert all(torch.equal(field, fields["full"]) for field in fields.values())
+    assert fields["full"].std().item() == pytest.approx(1, abs=0.05)
+    noise.forget(5)
+    assert not noise._drawn

@@ -1,0 +1,83 @@
+"""What a request refuses, and what it comes to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from videoar.request import LARGEST_SEED, Request, resolve, with_seed
+
+NUMBERS = ("steps", "seed", "height", "width", "frames", "window", "sink")
+NOT_WHOLE = (True, False, math.nan, math.inf, -math.inf, -1, 10**30, 10**5000, 1.5, "4", [4], b"4")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", NOT_WHOLE, ids=range(len(NOT_WHOLE)))
+def test_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=name) as caught:
+        Request("a ball", **{name: value})
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [True, math.nan, math.inf, -0.1, 31, 10**400, "3", [1]], ids=range(8))
+def test_guidance(value):
+    with pytest.raises(ValueError, match="guidance_scale"):
+        Request("a ball", guidance_scale=value)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\x00\x07\n", "\ud800", None, 5, True, ["a"], "x" * 501, "x" * 10_000])
+def test_prompts_that_cannot_be_used(prompt):
+    with pytest.raises(ValueError, match="prompt"):
+        Request(prompt)
+
+
+def test_prompts_are_cleaned():
+    assert Request("  a\x00 red\tball\n\x1b[31m rolls\u2028on ").prompt == "a red ball [31m rolls on"
+    assert Request("ein roter Bäll 🎈").prompt == "ein roter Bäll 🎈"
+    assert len(Request("x" * 500).prompt) == 500
+    with pytest.raises(ValueError, match="negative"):
+        Request("a", negative_prompt=None)
+
+
+def test_plans_are_named_in_full():
+    assert Request("a").plan == "cube:2x2x2"
+    with pytest.raises(ValueError, match="plan"):
+        Request("a", plan="spiral")
+
+
+def test_extremes_are_allowed():
+    Request("a", seed=0)
+    assert with_seed(Request("a"), LARGEST_SEED).seed == LARGEST_SEED
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"height": 72}, "multiple"),
+        ({"width": 8}, "multiple"),
+        ({"frames": 18}, "4n"),
+        ({"plan": "cube:2x8x2"}, "fit"),
+        ({"plan": "scale:6"}, "needs"),
+        ({"frames": 5, "plan": "key_detail:4"}, "needs"),
+        ({"window": 3, "sink": 3}, "sink"),
+    ],
+)
+def test_requests_that_do_not_fit_the_model(tiny_model, fields, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(tiny_model, Request("a", **fields))
+
+
+def test_defaults_come_from_the_model(tiny_model):
+    settings = resolve(tiny_model, Request("a"))
+    assert (settings.height, settings.width, settings.frames, settings.fps) == (64, 64, 17, 8)
+    assert settings.sigmas == pytest.approx((1, 5 / 6))
+    assert settings.window is None
+    assert resolve(tiny_model, Request("a")).seed != settings.seed
+
+
+def test_films_longer_than_the_models_clips_roll(tiny_model):
+    settings = resolve(tiny_model, Request("a", frames=41))
+    assert settings.window == 5
+    assert len(settings.plan.units) == 3 * 8
+    assert {len(unit.frames) for unit in resolve(tiny_model, Request("a", "full", frames=41)).plan.units} == {2, 1}

@@ -1,0 +1,98 @@
+"""MP4 files: what is written comes back, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from videoar.video import read_settings, read_video, write_mp4
+
+
+def picture(red: int = 255) -> np.ndarray:
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:, :32] = (red, 0, 0)
+    pixels[:, 32:] = (20, 200, 90)
+    return pixels
+
+
+def test_pixels_and_settings_come_back(tmp_path):
+    path = tmp_path / "clip.mp4"
+    settings = {"prompt": 'ünï"<b> \\ ü', "seed": 2**62, "plan": "cube:2x2x2", "sigmas": [1, 0.5]}
+    write_mp4(path, np.stack([picture()] * 9), 12, settings)
+    video, fps = read_video(path)
+    assert video.shape == (9, 48, 64, 3)
+    assert fps == 12
+    assert np.abs(video[4].astype(int) - picture())[:, :24].max() < 8
+    assert read_settings(path) == settings
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_the_file_plays_everywhere(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, (picture(i) for i in range(5)), 29.97)
+    data = path.read_bytes()
+    assert data.find(b"moov") < data.find(b"mdat")  # plays while it loads
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.name, context.pix_fmt) == ("h264", "yuv420p")
+        assert (context.colorspace, context.color_primaries, context.color_trc) == (1, 1, 1)
+    assert read_settings(path) is None
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, [picture()], 8, {"seed": 1})
+
+    def pictures():
+        yield picture()
+        raise RuntimeError("the film broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        write_mp4(path, pictures(), 8, {"seed": 2})
+    assert read_settings(path) == {"seed": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        np.zeros((1, 3, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 4), np.uint8),
+        np.zeros((1, 4, 4, 3)),
+        np.zeros((0, 4, 4, 3)),
+    ],
+    ids=["odd", "four channels", "floats", "empty"],
+)
+def test_unusable_pictures(tmp_path, video):
+    with pytest.raises(ValueError, match=r"even|uint8|no picture"):
+        write_mp4(tmp_path / "clip.mp4", video, 8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unusable_files(tmp_path):
+    text, cut = tmp_path / "text.mp4", tmp_path / "cut.mp4"
+    text.write_text("no video")
+    write_mp4(cut, [picture()] * 30, 8)
+    cut.write_bytes(cut.read_bytes()[:200])
+    for path in (text, cut, tmp_path / "missing.mp4", tmp_path):
+        with pytest.raises(ValueError, match=r"cannot read|damaged|no "):
+            read_video(path)
+    with pytest.raises(ValueError, match="cannot read"):
+        read_settings(text)
+
+
+def test_reading_can_stop_early(tmp_path):
+    write_mp4(tmp_path / "clip.mp4", [picture(i) for i in range(20)], 8)
+    assert read_video(tmp_path / "clip.mp4", max_frames=7)[0].shape[0] == 7
+
+
+@pytest.mark.parametrize("comment", ["", "no json", "[1]"])
+def test_comments_of_other_programs_are_no_settings(tmp_path, comment):
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        container.metadata["comment"] = comment
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert read_settings(tmp_path / "clip.mp4") is None
