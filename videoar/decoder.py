@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 
-# Latent pixels around a region that are decoded with it and cut away: enough for a preview (2e-3 at 6, exact at 13).
-HALO = 4
+# Latent pixels around a region that are decoded with it and cut away: for a preview, since Wan's decoder also looks at
+# the whole frame and no halo would be exact.
+HALO = 3
 PICTURES_PER_LATENT = 4
 
 

@@ -83,7 +83,8 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool) -> Ite
             showing.show(index, unit, complete)
             denoiser.remember(unit, complete, last=index + 1 == total)
             showing.times(index, denoiser.denoise_s, denoiser.clean_s)
-            yield from arrived(showing.ready())
+            # The first picture must not wait for the next unit, nor share the processor with it.
+            yield from arrived(showing.ready(wait=index == 0))
         yield from arrived(showing.ready(wait=True))
     finally:
         showing.close()

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 
 from .canvas import Canvas
-from .decoder import StreamDecoder, picture_range
+from .decoder import PICTURES_PER_LATENT, StreamDecoder, picture_range
 from .events import Patch, UnitDecoded
 from .plan import Unit
 
 # Latent frames in front of a region's preview that fill the decoder's memory.
-_WARM_UP = 2
+_WARM_UP = 1
+
+Work = Callable[[], list[Patch]]
 
 
 class Showing:
@@ -39,15 +41,17 @@ class Showing:
 
     def show(self, index: int, unit: Unit, complete: int) -> None:
         """Hands over a unit that is on the canvas; `complete` leading latent frames are whole now."""
-        work: list[Callable[[], Patch]] = []
+        work: list[Work] = []
         if complete > self._shown:
             exact = self.canvas.latents[:, :, self._shown : complete].clone()
             first = picture_range(0, self._shown)[1]
-            work.append(lambda: self._patch(first, self.decoder.push(exact)))
+            work.append(lambda: [self._patch(first, self.decoder.push(exact))])
             self._shown = complete
         left = [frame for frame in unit.frames if frame >= complete]
         if self.previews and left:
-            work.append(self._preview(unit, left[0], left[-1] + 1))
+            box = self.canvas.box(unit)
+            whole = box == (0, self.canvas.latents.shape[-2], 0, self.canvas.latents.shape[-1])
+            work.append(self._preview_frames(left) if whole else self._preview_region(left, box))
         self._submit(index, work)
 
     def times(self, index: int, denoise_s: float, clean_s: float) -> None:
@@ -72,25 +76,40 @@ class Showing:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _preview(self, unit: Unit, first: int, end: int) -> Callable[[], Patch]:
-        height, width = self.canvas.latents.shape[-2:]
-        box = self.canvas.box(unit)
-        if box == (0, height, 0, width):
-            # Whole frames: continue the film from where it is exact, holding what is missing.
-            filled = self.canvas.filled(self._shown, end)
-            start = picture_range(0, self._shown)[1]
-            return lambda: self._patch(start, self.decoder.preview(filled), preview=True)
+    def _preview_frames(self, frames: list[int]) -> Work:
+        """Whole frames ahead of the film: decoded as if they followed one another from where it is exact."""
+        latents = self.canvas.latents[:, :, torch.tensor(frames)].clone()
+        starting = self._shown == 0
+
+        def work() -> list[Patch]:
+            pictures = self.decoder.preview(latents)
+            patches, used = [], 0
+            for start, stop in _runs(frames):
+                first, end = picture_range(start, stop)
+                if starting and not used and start:
+                    # A stream's first latent frame gives one picture only: the last one of its place.
+                    first += PICTURES_PER_LATENT - 1
+                count = end - first
+                patches.append(self._patch(first, pictures[:, used : used + count], preview=True))
+                used += count
+            return patches
+
+        return work
+
+    def _preview_region(self, frames: list[int], box: tuple[int, int, int, int]) -> Work:
+        """A part of successive frames, decoded with its surroundings as far as they are known."""
+        first, end = frames[0], frames[-1] + 1
         warm_up = min(first, _WARM_UP)
         filled = self.canvas.filled(first - warm_up, end)
         start = picture_range(0, first)[1]
-        return lambda: self._patch(start, self.decoder.preview_region(filled, box, warm_up), box, preview=True)
+        return lambda: [self._patch(start, self.decoder.preview_region(filled, box, warm_up), box, preview=True)]
 
     def _patch(self, first: int, video_BTHWC: torch.Tensor, box=None, preview: bool = False) -> Patch:
         frames = video_BTHWC[0].numpy()
         y, x = (box[0] * self.scale, box[2] * self.scale) if box else (0, 0)
         return Patch(first, frames, x, y, frames.shape[2], frames.shape[1], preview)
 
-    def _submit(self, index: int, work: list[Callable[[], Patch]]) -> None:
+    def _submit(self, index: int, work: list[Work]) -> None:
         if self._pool is None:
             job: Future = Future()
             job.set_result(self._decode(work))
@@ -100,14 +119,21 @@ class Showing:
         self._jobs.append((index, job))
 
     @torch.inference_mode()
-    def _decode(self, work: list[Callable[[], Patch]]) -> tuple[tuple[Patch, ...], float]:
+    def _decode(self, work: list[Work]) -> tuple[tuple[Patch, ...], float]:
         start = time.perf_counter()
-        patches = tuple(item() for item in work)
+        patches = tuple(patch for item in work for patch in item())
         return patches, time.perf_counter() - start
 
-    def _decode_beside(self, work: list[Callable[[], Patch]], written: Any) -> tuple[tuple[Patch, ...], float]:
+    def _decode_beside(self, work: list[Work], written: Any) -> tuple[tuple[Patch, ...], float]:
         if self._stream is None:
             return self._decode(work)
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(written)
             return self._decode(work)
+
+
+def _runs(frames: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as half-open ranges of successive ones."""
+    starts = [f for i, f in enumerate(frames) if i == 0 or frames[i - 1] != f - 1]
+    stops = [f + 1 for i, f in enumerate(frames) if i + 1 == len(frames) or frames[i + 1] != f + 1]
+    return list(zip(starts, stops, strict=True))

@@ -195,3 +195,16 @@ def test_noise_belongs_to_the_place_not_to_the_plan():
     assert fields["full"].std().item() == pytest.approx(1, abs=0.05)
     noise.forget(5)
     assert not noise._drawn
+
+
+def test_lone_key_frames_are_shown_at_their_place(tiny_model):
+    info = dataclasses.replace(INFO, frames=37)
+    model = Model(tiny_model.transformer, tiny_model.vae, tiny_model.text, info)
+    events = list(generate(model, Request("a red ball", "key_detail:4", seed=1)))
+    decoded = [event for event in events if isinstance(event, UnitDecoded)]
+    assert [[(p.first_frame, len(p.frames), p.preview) for p in event.patches] for event in decoded] == [
+        [(0, 1, False), (13, 4, True), (29, 4, True)],
+        [(1, 4, False), (17, 4, True), (33, 4, True)],
+        [(5, 4, False), (21, 4, True)],
+        [(9, 28, False)],
+    ]
