@@ -86,7 +86,7 @@ class FlowMatching(nn.Module):
                 timesteps,
                 text_kv,
                 torch.cat([positions, positions]),
-                token_unit=torch.cat([ids, ids + units]),
+                token_unit_N=torch.cat([ids, ids + units]),
                 mask=teacher_forcing_mask(ids),
             )[:, x.shape[1] :]
         return F.mse_loss(velocity.float(), noise - x)

@@ -46,6 +46,7 @@ class TransformerPreset:
     ffn: int = 1024
     freq_dim: int = 128
     prediction_type: str = "sample"
+    spatial_embedding: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,20 @@ class FlowPreset:
     clip: float = 1.0
     ema: float = 0.998
     text_drop: float = 0.1
-    shift: float = 2.0
+    shift: float = 3.0
     plans: tuple[tuple[str, float], ...] = (("full", 1.0),)
     context_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class ServePreset:
+    """How the exported checkpoint wants to be sampled (fields of the same names in videoar.json)."""
+
+    sampler: str = "euler"
+    steps: int = 8
+    timesteps: tuple[float, ...] = ()
+    shift: float = 2.0
+    guidance_scale: float = 2.0
 
 
 CAUSAL_PLANS = (("cube:2x2x2", 0.35), ("frame", 0.2), ("key_detail:4", 0.15), ("scale:3", 0.15), ("full", 0.15))
@@ -91,8 +103,8 @@ class Preset:
             steps=2000, batch=16, lr=1e-3, decay=0.6, plans=CAUSAL_PLANS, context_noise=0.2
         )
     )
-    guidance_scale: float = 3.0
-    steps: int = 4
+    serve: ServePreset = field(default_factory=ServePreset)
+    serve_base: ServePreset = field(default_factory=lambda: ServePreset(steps=50, guidance_scale=3.0))
 
 
 CPU = Preset(name="builtin-cpu")

@@ -15,6 +15,7 @@ from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
 from .data import Pool, Stream
+from .export import export
 from .generator import train_flow
 from .presets import FlowPreset, Preset
 from .run import Run
@@ -68,7 +69,7 @@ class Workshop:
 
     def codec(self):
         """The codec with its final encoder (its decoder may still be in training)."""
-        folder = self.need("vae", self.folder("vae") / "linear")
+        folder = self.need("linear", self.folder("vae") / "linear")
         return TinyCodec.from_pretrained(folder).eval().requires_grad_(False).to(self.device)
 
     def source(self):
@@ -98,6 +99,7 @@ class Workshop:
             qk_norm="rms_norm_across_heads",
             rope_max_seq_len=256,
             prediction_type=t.prediction_type,
+            spatial_embedding=t.spatial_embedding,
         )
 
     def scale_std(self) -> dict[int, float]:
@@ -183,6 +185,10 @@ def stage_causal(w: Workshop, progress: Rows) -> None:
     run_flow(w, "causal", w.init or w.need("base", w.folder("base") / "transformer"), progress)
 
 
+def stage_export(w: Workshop, progress: Rows) -> None:
+    export(w, w.out or w.folder("model"))
+
+
 STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "text": stage_text,
     "linear": stage_linear,
@@ -190,4 +196,5 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "vae": stage_vae,
     "base": stage_base,
     "causal": stage_causal,
+    "export": stage_export,
 }

@@ -21,6 +21,7 @@ from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from videoar.playworld import CAMERAS, COLORS, MOTIONS, SCENES, SIZES, SUBJECTS, World, caption, sample_world
 
+from .optim import learning_rate, set_learning_rate
 from .presets import TextPreset
 from .run import Run, flatten_optimizer, restore_optimizer
 
@@ -133,15 +134,12 @@ def train_text(
     reader = AttributeReader(preset.width)
     both = nn.ModuleDict({"encoder": encoder, "reader": reader})
     optimizer = torch.optim.AdamW(both.parameters(), lr=preset.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, preset.lr, total_steps=preset.steps + 1, pct_start=0.1)
     step = 0
     if (saved := run.load()) is not None:
         tensors, info = saved
         both.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         restore_optimizer(optimizer, tensors, "opt")
         step = info["step"]
-        for _ in range(step):
-            schedule.step()
     while step < preset.steps:
         rng = random.Random(f"text-{seed}-{step}")
         worlds = [sample_world(rng) for _ in range(preset.batch)]
@@ -158,9 +156,9 @@ def train_text(
         loss = sum(F.cross_entropy(logit, wanted[:, i]) for i, logit in enumerate(logits)) / len(SLOTS)
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        set_learning_rate([optimizer], learning_rate(step, preset.steps, preset.lr, preset.steps // 10, 0.9))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        schedule.step()
         step += 1
         # The batch was not yet trained on when it was scored, so this is accuracy on unseen captions.
         right = torch.stack([logit.argmax(-1) == wanted[:, i] for i, logit in enumerate(logits)])

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from videoar.codec import SPACE, TIME, TinyCodec, to_blocks
 
+from .data import sample_video
 from .optim import learning_rate, set_learning_rate
 from .presets import Preset
 from .run import Average, Run, flatten_optimizer, restore_optimizer
-from .data import sample_video
 
 CROPS_PER_CLIP = 4
 

@@ -38,19 +38,35 @@ def unpatchify(tokens_BND: torch.Tensor, grid: tuple[int, int, int], patch: tupl
     return cut.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(tokens_BND.shape[0], -1, t * pt, h * ph, w * pw)
 
 
-def _affine(x_BNE, scale_BUE, base, token_unit) -> torch.Tensor:
-    """base + x * scale, where scale (and a base of shape [B, U, E]) belong to units and are spread over their tokens.
+def spatial_waves(place_N2: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines [N, width] of (y, x) in tokens, at wavelengths of 6 to 600 tokens."""
+    frequency = 100.0 ** -(torch.arange(width // 4, dtype=torch.float32, device=place_N2.device) / (width // 4))
+    angle = (place_N2.float().unsqueeze(-1) * frequency).flatten(1)
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def _modulate(h_BNE, scale_BUE, shift_BUE, token_unit) -> torch.Tensor:
+    """h (1 + scale) + shift, with scale and shift of units spread over their tokens.
 
     token_unit: None (one unit), int n (units of n tokens each, in order: no gather), or [N] indices.
     """
-    per_unit = base.shape == scale_BUE.shape and base.shape != x_BNE.shape
+    scale_BUE = 1 + scale_BUE
     if token_unit is None:
-        return torch.addcmul(base, x_BNE, scale_BUE)
+        return torch.addcmul(shift_BUE, h_BNE, scale_BUE)
     if isinstance(token_unit, int):
-        base = base.unsqueeze(2) if per_unit else base.unflatten(1, (-1, token_unit))
-        return torch.addcmul(base, x_BNE.unflatten(1, (-1, token_unit)), scale_BUE.unsqueeze(2)).flatten(1, 2)
-    base = base.index_select(1, token_unit) if per_unit else base
-    return torch.addcmul(base, x_BNE, scale_BUE.index_select(1, token_unit))
+        h_BUnE = h_BNE.unflatten(1, (-1, token_unit))
+        return torch.addcmul(shift_BUE.unsqueeze(2), h_BUnE, scale_BUE.unsqueeze(2)).flatten(1, 2)
+    return torch.addcmul(shift_BUE.index_select(1, token_unit), h_BNE, scale_BUE.index_select(1, token_unit))
+
+
+def _add_gated(x_BNE, h_BNE, gate_BUE, token_unit) -> torch.Tensor:
+    """x + h gate, with the units' gates spread over their tokens (see _modulate)."""
+    if token_unit is None:
+        return torch.addcmul(x_BNE, h_BNE, gate_BUE)
+    if isinstance(token_unit, int):
+        x_BUnE, h_BUnE = (part.unflatten(1, (-1, token_unit)) for part in (x_BNE, h_BNE))
+        return torch.addcmul(x_BUnE, h_BUnE, gate_BUE.unsqueeze(2)).flatten(1, 2)
+    return torch.addcmul(x_BNE, h_BNE, gate_BUE.index_select(1, token_unit))
 
 
 def _rms_norm(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
@@ -82,16 +98,16 @@ class VideoARBlock(WanTransformerBlock):
         dtype = x_BNE.dtype
         x = x_BNE.float()
 
-        h = _affine(self.norm1(x), 1 + scale_1, shift_1, token_unit)
+        h = _modulate(self.norm1(x), scale_1, shift_1, token_unit)
         h = self._self_attention(_to_compute(h, dtype), rope, bias, prefix, write)
-        x = _affine(h.float(), gate_1, x, token_unit).to(dtype)
+        x = _add_gated(x, h.float(), gate_1, token_unit).to(dtype)
 
         h = self._cross_attention(_to_compute(self.norm2(x.float()), dtype), text)
         x = (x + h).float()
 
-        h = _affine(self.norm3(x), 1 + scale_2, shift_2, token_unit)
+        h = _modulate(self.norm3(x), scale_2, shift_2, token_unit)
         h = self.ffn(_to_compute(h, dtype))
-        return _affine(h.float(), gate_2, x, token_unit).to(dtype)
+        return _add_gated(x, h.float(), gate_2, token_unit).to(dtype)
 
     def _self_attention(self, h, rope, bias, prefix, write):
         attn = self.attn1
@@ -154,6 +170,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         rope_max_seq_len: int = 1024,
         pos_embed_seq_len: int | None = None,
         prediction_type: str = "flow",
+        spatial_embedding: bool = False,
     ) -> None:
         if prediction_type not in ("flow", "sample"):
             raise ValueError(f"prediction_type is 'flow' or 'sample', not {prediction_type!r}")
@@ -228,8 +245,10 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         rope = rope_table(positions_N3, self.config.attention_head_dim, device)
         token_unit = _unit_layout(token_unit_N, timestep_BU.shape[1], device)
         x = self._embed(tokens_BND)
+        if self.config.spatial_embedding:
+            x = x + spatial_waves(positions_N3[:, 1:], x.shape[-1]).to(x)
         temb_BUE, modulation = self._embed_time(timestep_BU, x.dtype)
-        bias = attention_bias(mask, torch.bfloat16 if _to_compute(x[:0], x.dtype).dtype == torch.bfloat16 else x.dtype)
+        bias = attention_bias(mask, _to_compute(x[:0], x.dtype).dtype)
 
         grad = torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
@@ -241,7 +260,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
             x = self._gradient_checkpointing_func(block, *args) if recompute else block(*args)
 
         shift, scale = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float().unbind(2)
-        x = _affine(self.norm_out(x.float()), 1 + scale, shift, token_unit).to(x.dtype)
+        x = _modulate(self.norm_out(x.float()), scale, shift, token_unit).to(x.dtype)
         out = self._to_token_order(self.proj_out(x))
         if self.config.prediction_type == "flow":
             return out

@@ -1,0 +1,164 @@
+"""Teacher forcing sees exactly what sampling with the cache sees, and the codec streams."""
+
+import pytest
+import torch
+
+from train.flow import FlowMatching, level_tokens, plan_tokens, teacher_forcing_mask
+from train.optim import learning_rate
+from train.presets import FlowPreset
+from train.run import Average
+from videoar.codec import TinyCodec, from_blocks, to_blocks
+from videoar.plan import Grid, PlanSpec
+from videoar.transformer import VideoARTransformer3DModel, patchify
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    return VideoARTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
+        freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=64, prediction_type="sample", spatial_embedding=True,
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["frame", "key_detail:2", "cube:2x2x2", "scale:2"])
+def test_teacher_forcing_equals_sampling_with_the_cache(transformer, name):
+    plan = PlanSpec.parse(name).build(Grid(3, 4, 4))
+    latents = torch.randn(2, 4, 3, 8, 8)
+    tokens = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {2: 0.8}), plan)
+    noisy = torch.randn_like(tokens)
+    ids, units = plan.unit_ids(), len(plan.units)
+    positions = torch.cat([plan.positions(u) for u in plan.units])
+    text = torch.randn(2, 5, 16)
+    timesteps = torch.rand(2, units) * 1000
+    with torch.no_grad():
+        kv = transformer.encode_text(text)
+        together = transformer(
+            torch.cat([tokens, noisy], 1),
+            torch.cat([torch.zeros_like(timesteps), timesteps], 1),
+            kv,
+            torch.cat([positions, positions]),
+            token_unit_N=torch.cat([ids, ids + units]),
+            mask=teacher_forcing_mask(ids),
+        )[:, tokens.shape[1] :]
+        cache = transformer.new_cache(2)
+        for i, unit in enumerate(plan.units):
+            mine = ids == i
+            place = plan.positions(unit)
+            alone = transformer(noisy[:, mine], timesteps[:, i : i + 1], kv, place, cache=cache)
+            assert torch.allclose(alone, together[:, mine], atol=1e-4), (name, i)
+            transformer(tokens[:, mine], torch.zeros(2, 1), kv, place, cache=cache)
+            cache.commit()
+
+
+def test_a_perfect_prediction_has_no_loss():
+    """The target of flow matching is e - x, whatever the plan."""
+
+    class Oracle(torch.nn.Module):
+        config = type("C", (), {"patch_size": (1, 2, 2)})
+
+        def encode_text(self, text):
+            return None
+
+        def __call__(self, x, timestep, kv, positions, token_unit_N=None, mask=None, cache=None):
+            sigma = timestep / 1000 if token_unit_N is None else (timestep / 1000)[:, token_unit_N]
+            n = self.clean.shape[1]
+            sigma = sigma[..., None] if sigma.shape[1] > 1 else sigma[:, :, None]
+            noisy = x[:, -n:]
+            sigma = sigma[:, -n:] if sigma.shape[1] > 1 else sigma
+            v = (noisy - self.clean) / sigma  # x_t - x = s (e - x)
+            return torch.cat([torch.zeros_like(x[:, :-n]), v], 1)
+
+    for name in ("full", "cube:2x2x2", "scale:2"):
+        plan = PlanSpec.parse(name).build(Grid(2, 4, 4))
+        latents = torch.randn(3, 4, 2, 8, 8)
+        oracle = Oracle()
+        oracle.clean = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {}), plan)
+        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, seed=1)
+        assert loss.item() < 1e-6
+
+
+def test_coarse_levels_are_area_averages_of_unit_spread():
+    latents = torch.randn(2, 4, 2, 8, 8)
+    plan = PlanSpec.parse("scale:2").build(Grid(2, 4, 4))
+    coarse, fine = level_tokens(latents, plan, (1, 2, 2), {2: 0.5})
+    pooled = torch.nn.functional.avg_pool3d(latents, (1, 2, 2)) / 0.5
+    assert torch.equal(coarse, patchify(pooled, (1, 2, 2)))
+    assert torch.equal(fine, patchify(latents, (1, 2, 2)))
+
+
+def test_mask_of_teacher_forcing():
+    mask = teacher_forcing_mask(torch.tensor([0, 0, 1]))
+    expected = torch.tensor(
+        [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0],
+         [0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 0], [1, 1, 0, 0, 0, 1]]
+    ).bool()  # fmt: skip
+    assert torch.equal(mask, expected)
+
+
+def test_learning_rate_warms_up_holds_and_falls():
+    rates = [learning_rate(s, 100, 1.0, 10, 0.5) for s in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[30] == 1.0
+    assert rates[75] == pytest.approx(0.5)
+    assert rates[100] == 0.0
+
+
+def test_average_follows_the_module():
+    module = torch.nn.Linear(2, 2)
+    average = Average(module, 0.9)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    for step in range(200):
+        average.update(module, step)
+    assert torch.allclose(average.tensors["weight"], torch.ones(2, 2), atol=1e-4)
+
+
+class TestTinyCodec:
+    @pytest.fixture
+    def codec(self):
+        torch.manual_seed(0)
+        codec = TinyCodec(z_dim=6, widths=(16, 12, 8, 8), depths=(1, 1, 1, 1))
+        codec.fit_linear(torch.randn(4000, 768) @ torch.diag(torch.linspace(2, 0.1, 768)))
+        for p in codec.parameters():
+            torch.nn.init.normal_(p, std=0.05)
+        return codec.eval()
+
+    def test_blocks_invert(self):
+        video = torch.randn(2, 3, 9, 16, 24)
+        assert torch.equal(from_blocks(to_blocks(video))[:, :, 3:], video)
+
+    @torch.no_grad()
+    def test_streamed_decode_equals_whole_decode(self, codec):
+        z = torch.randn(1, 6, 5, 2, 3)
+        whole = codec.decode_chunk(z)[0]
+        state, parts = None, []
+        for a, b in ((0, 1), (1, 3), (3, 5)):
+            part, state = codec.decode_chunk(z[:, :, a:b], state)
+            parts.append(part)
+        assert torch.cat(parts, 2).shape == (1, 3, 17, 16, 24)
+        assert torch.allclose(torch.cat(parts, 2), whole, atol=1e-5)
+
+    @torch.no_grad()
+    def test_state_is_a_value(self, codec):
+        z = torch.randn(1, 6, 3, 2, 2)
+        _, state = codec.decode_chunk(z[:, :, :1])
+        first = codec.decode_chunk(z[:, :, 1:2], state)[0]
+        codec.decode_chunk(z[:, :, 2:3], state)
+        assert torch.equal(codec.decode_chunk(z[:, :, 1:2], state)[0], first)
+
+    def test_linear_part_is_the_best_of_its_rank(self):
+        """With all components kept the transpose inverts the encoder."""
+        basis = torch.linalg.qr(torch.randn(768, 6))[0].T
+        blocks = torch.randn(2000, 6) @ basis
+        codec = TinyCodec(z_dim=6, widths=(8, 8, 8, 8), depths=(1, 1, 1, 1))
+        codec.fit_linear(blocks)
+        video = from_blocks(torch.randn(1, 3, 2, 2, 6) @ basis)[:, :, :]
+        held = video[:, :, :1].expand(-1, -1, 4, -1, -1)
+        clip = torch.cat([held, video[:, :, 4:]], 2)[:, :, 3:]
+        again = codec.linear_decode(codec.encode(clip))[:, :, 4:]
+        assert torch.allclose(again, video[:, :, 4:], atol=1e-3)
+
+    def test_sizes_that_do_not_fit_are_refused(self, codec):
+        with pytest.raises(ValueError, match="1 \\+ 4n frames"):
+            codec.encode(torch.zeros(1, 3, 8, 16, 16))

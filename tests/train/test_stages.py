@@ -1,0 +1,181 @@
+"""Every stage runs a few steps, resumes to the bit after a kill, and ends in a model folder that generates."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from train.data import Pool, world_from_json, world_to_json
+from train.presets import SMOKE
+from train.run import Run
+from train.stages import STAGES, Workshop
+from videoar.checkpoint import load_model
+from videoar.generate import ClipFinished, Request, generate
+from videoar.playworld import sample_world
+
+
+def quiet(row):
+    pass
+
+
+def run_stages(workshop, *names):
+    for name in names:
+        STAGES[name](workshop, quiet)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A workshop in which everything before `base` is done."""
+    workshop = Workshop(SMOKE, tmp_path_factory.mktemp("runs"), threads=1)
+    run_stages(workshop, "text", "linear", "data", "vae")
+    return workshop
+
+
+def test_all_stages_make_a_folder_that_generates_every_plan(prepared, tmp_path):
+    run_stages(prepared, "base", "causal")
+    workshop = dataclasses.replace(prepared, out=tmp_path / "model")
+    run_stages(workshop, "export")
+    model = load_model(tmp_path / "model", device="cpu")
+    assert model.info.provenance["stage"] == "causal"
+    assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal"}
+    for plan in model.info.plans:
+        last = list(generate(model, Request("a red ball rises", plan=plan, seed=1, steps=1)))[-1]
+        assert isinstance(last, ClipFinished)
+        assert last.video.shape == (9, 32, 32, 3)
+
+
+@pytest.mark.parametrize("stage", ["text", "vae", "base", "causal"])
+def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
+    """Four steps in one go equal two steps, a fresh process, and two more."""
+    link = tmp_path / SMOKE.name
+    link.mkdir()
+    for name in ("text", "vae", "data", "base"):
+        if name != stage and prepared.folder(name).exists():
+            (link / name).symlink_to(prepared.folder(name))
+    if stage == "vae":
+        (link / "vae").mkdir()
+        (link / "vae" / "linear").symlink_to(prepared.folder("vae") / "linear")
+    if stage == "causal":
+        run_stages(prepared, "base")
+    # A constant learning rate: the schedule would otherwise depend on the number of steps asked for.
+    flow = dataclasses.replace(SMOKE.base, decay=0.0)
+    preset = dataclasses.replace(
+        SMOKE, base=flow, causal=dataclasses.replace(SMOKE.causal, decay=0.0), codec=SMOKE.codec, text=SMOKE.text
+    )
+
+    def final(folder, save_every):
+        from train import generator, text, vae
+
+        workshop = Workshop(preset, tmp_path, threads=1)
+        real = workshop.folder
+        workshop.folder = lambda name: tmp_path / folder if name == stage else real(name)
+        if stage == "vae":
+            (tmp_path / folder).mkdir(exist_ok=True)
+            if not (tmp_path / folder / "linear").exists():
+                (tmp_path / folder / "linear").symlink_to(prepared.folder("vae") / "linear")
+        workshop.steps = 4
+        modules = {"text": (text, "train_text"), "vae": (vae, "train_tiny_codec")}
+        module, name = modules.get(stage, (generator, "train_flow"))
+        from train import stages
+
+        original = getattr(stages, name)
+
+        def hooked(*args, **kwargs):
+            return original(*args, **{**kwargs, "save_every": save_every, "progress": stop_at_three})
+
+        def stop_at_three(row):
+            if save_every == 2 and row["step"] == 3 and not (tmp_path / folder / "stopped").exists():
+                (tmp_path / folder / "stopped").touch()
+                raise KeyboardInterrupt
+
+        setattr(stages, name, hooked)
+        try:
+            STAGES[stage](workshop, quiet)
+        except KeyboardInterrupt:
+            STAGES[stage](workshop, quiet)
+        finally:
+            setattr(stages, name, original)
+        return load_file(Run(tmp_path / folder).checkpoints()[-1] / "state.safetensors")
+
+    whole, resumed = final("whole", 1000), final("resumed", 2)
+    assert (tmp_path / "resumed" / "stopped").exists()
+    assert whole.keys() == resumed.keys()
+    for key in whole:
+        assert torch.equal(whole[key], resumed[key]), key
+
+
+def test_a_stage_before_its_input_says_what_to_run(tmp_path):
+    workshop = Workshop(SMOKE, tmp_path)
+    with pytest.raises(ValueError, match="python -m train text"):
+        STAGES["base"](workshop, quiet)
+    with pytest.raises(ValueError, match="python -m train linear"):
+        STAGES["data"](workshop, quiet)
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_checkpoint(prepared, tmp_path, monkeypatch):
+    from train.flow import FlowMatching
+
+    workshop = Workshop(SMOKE, prepared.runs)
+    workshop.folder = lambda name: tmp_path / "base" if name == "base" else prepared.runs / SMOKE.name / name
+    run_stages(workshop, "base")
+    before = Run(tmp_path / "base").checkpoints()
+    monkeypatch.setattr(FlowMatching, "forward", lambda self, *args: torch.tensor(float("nan"), requires_grad=True))
+    workshop.steps = 5
+    with pytest.raises(FloatingPointError, match="at step 3"):
+        STAGES["base"](workshop, quiet)
+    assert Run(tmp_path / "base").checkpoints() == before
+
+
+def test_the_pool_depends_on_its_seed_alone_and_survives_a_stop(prepared, tmp_path):
+    one, two = Pool(tmp_path / "one", seed=3), Pool(tmp_path / "two", seed=3)
+    for pool in (one, two):
+        pool.make_shard(0, SMOKE, prepared.codec())
+    (tmp_path / "two" / "clips-00001.partial").write_bytes(b"half")
+    one.refresh()
+    two.refresh()
+    assert len(one) == len(two) == 128
+    a, b = one.batch(5, 4), two.batch(5, 4)
+    assert torch.equal(a.latents_BCFHW, b.latents_BCFHW)
+    assert a.prompts == b.prompts
+
+
+def test_worlds_survive_json():
+    for i in range(50):
+        world = sample_world(random.Random(i))
+        assert world_from_json(json.loads(json.dumps(world_to_json(world)))) == world
+
+
+def test_training_worlds_leave_the_held_out_combinations_out():
+    from train.data import sample_worlds
+    from videoar.playworld import is_held_out
+
+    for world in sample_worlds(200, "any"):
+        assert not any(is_held_out(t.subject, t.color, t.motion, world.scene) for t in world.things)
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    run.save(1, {"a": torch.ones(3)}, {})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("train.run.save_file", full)
+    with pytest.raises(OSError, match="earlier checkpoints are untouched"):
+        run.save(2, {"a": torch.zeros(3)}, {})
+    tensors, info = run.load()
+    assert info["step"] == 1
+    assert torch.equal(tensors["a"], torch.ones(3))
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    run = Run(tmp_path)
+    run.save(1, {"a": torch.ones(3)}, {})
+    broken = tmp_path / "step-00000002"
+    broken.mkdir()
+    (broken / "state.safetensors").write_bytes(b"\x10\x00")
+    assert run.load()[1]["step"] == 1

@@ -1,0 +1,101 @@
+"""Stage `export`: gather the stages' results into a model folder that the library loads, with where it came from."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from videoar.checkpoint import Model, ModelInfo, save_model
+
+from .run import Run
+
+
+def commit() -> str:
+    """The commit of the working tree, with a mark if it was changed; "unknown" outside a checkout."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} CPU threads"
+
+
+def stage_record(folder: Path) -> dict | None:
+    """How a stage went, from its log: steps, last loss (mean of 50 steps), minutes spent, pauses left out."""
+    log = folder / "log.jsonl"
+    if not log.exists():
+        return None
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    if not rows:
+        return None
+    gaps = [b["time"] - a["time"] for a, b in zip(rows, rows[1:], strict=False)]
+    tail = rows[-50:]
+    return {
+        "steps": rows[-1]["step"],
+        "loss": round(sum(r["loss"] for r in tail) / len(tail), 4),
+        "minutes": round(sum(g for g in gaps if g < 60) / 60, 1),
+    }
+
+
+def export(workshop, out: Path) -> Path:
+    """Write the newest transformer (causal, else base), the codec and the text encoder to the folder `out`."""
+    w, preset = workshop, workshop.preset
+    stage = "causal" if Run(w.folder("causal")).checkpoints() else "base"
+    saved = Run(w.need("base", w.folder(stage))).load()
+    if saved is None:
+        raise ValueError(f"{w.folder(stage)} has no checkpoint yet; run `python -m train {stage}` first")
+    tensors, info = saved
+    transformer = w.new_transformer()
+    transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+    codec = w.codec()
+    if (vae := Run(w.folder("vae")).load()) is not None:
+        codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
+    std = w.scale_std()
+    plans = [name for name, _ in getattr(preset, stage).plans]
+    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal")}
+    serve = preset.serve if stage == "causal" else preset.serve_base
+    model_info = ModelInfo(
+        name=f"Playworld {preset.name}",
+        plans=tuple(plans),
+        sampler=serve.sampler,
+        steps=serve.steps,
+        timesteps=serve.timesteps,
+        shift=serve.shift,
+        guidance_scale=serve.guidance_scale,
+        height=preset.size,
+        width=preset.size,
+        frames=preset.frames,
+        fps=preset.fps,
+        scale_std=(std[4], std[2], 1.0),
+        text_length=preset.text.max_length,
+        provenance={
+            "command": f"python -m train all --preset {preset.name}",
+            "seed": w.seed,
+            "stage": stage,
+            "step": info["step"],
+            "commit": commit(),
+            "hardware": hardware(),
+            "torch": torch.__version__,
+            "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
+            "stages": {k: v for k, v in records.items() if v},
+        },
+    )
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(Model(transformer.eval(), codec, w.text(), model_info), partial)
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(out)
+    return out
