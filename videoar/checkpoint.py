@@ -56,6 +56,8 @@ class ModelInfo:
                 raise ValueError(f"{item.name} in videoar.json must be a number, not {value!r}")
         if self.sampler not in ("few_step", "euler"):
             raise ValueError(f"sampler in videoar.json is few_step or euler, not {self.sampler!r}")
+        if not self.plans:
+            raise ValueError("plans in videoar.json names at least one plan")
         for plan in self.plans:
             PlanSpec.parse(plan)
 

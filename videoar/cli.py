@@ -49,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompt", help="what the film shows")
     generate.add_argument("--out", type=Path, default=Path("clip.mp4"), help="the MP4 to write (default: clip.mp4)")
     generate.add_argument("--no-overwrite", action="store_true", help="stop if the file exists")
-    generate.add_argument("--plan", default="cube", help="frame, frame:3, key_detail:4, cube:2x2x2, scale:3 or full")
+    generate.add_argument(
+        "--plan", help="frame, frame:3, key_detail:4, cube:2x2x2, scale:3, full (default: the model's best)"
+    )
     generate.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to avoid (with guidance)")
     generate.add_argument("--guidance", type=float, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off")
     for name, help_ in (
@@ -100,7 +102,8 @@ def _generate(arguments: argparse.Namespace) -> int:
     from .request import Request
 
     fields = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Request)}
-    request = Request(**fields)
+    # Checked before the model is loaded, which takes a while.
+    request = Request(**fields | {"plan": arguments.plan or "full"})
     out: Path = arguments.out
     if out.suffix.lower() != ".mp4":
         raise ValueError(f"the clip is an MP4: call it {out.with_suffix('.mp4')}")
@@ -108,7 +111,10 @@ def _generate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"there is no writable folder {str(out.parent)!r}")
     if arguments.no_overwrite and out.exists():
         raise ValueError(f"{out} exists already")
-    return _make(_load(arguments), request, out, arguments.quiet)
+    model = _load(arguments)
+    if arguments.plan is None:
+        request = dataclasses.replace(request, plan=model.info.plans[0])
+    return _make(model, request, out, arguments.quiet)
 
 
 def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:

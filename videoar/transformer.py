@@ -145,6 +145,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
 
     prediction_type: what the network's raw output means, "flow" (velocity, as Wan) or "sample" (x0). forward returns
         the velocity in both cases.
+    spatial_embedding: adds waves of each token's row and column to its embedding. Rotary embedding tells differences of
+        place only; small models learn sooner where things are if they are told.
     """
 
     _no_split_modules = ["VideoARBlock"]  # noqa: RUF012  (diffusers' convention)

@@ -151,6 +151,7 @@ BROKEN = {
     "broken info": ("videoar.json", lambda path: path.write_text('{"steps": "four"}'), "steps"),
     "bool in info": ("videoar.json", lambda path: path.write_text('{"shift": true}'), "shift"),
     "unknown sampler": ("videoar.json", lambda path: path.write_text('{"sampler": "magic"}'), "sampler"),
+    "no plan": ("videoar.json", lambda path: path.write_text('{"plans": []}'), "plan"),
     "unknown plan": ("videoar.json", lambda path: path.write_text('{"plans": ["spiral"]}'), "plan"),
 }
 

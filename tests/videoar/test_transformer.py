@@ -86,6 +86,15 @@ def test_shifting_time_changes_nothing(tiny_transformer):
     )
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_only_a_spatial_embedding_tells_the_absolute_place(told):
+    model = make_transformer(spatial_embedding=told)
+    positions = full_positions(Grid(2, 3, 3))
+    x, text, t = torch.randn(1, 18, 64), torch.randn(1, 8, 32), torch.full((1, 1), 300.0)
+    moved = model(x, t, text, positions + torch.tensor([0, 3.0, 0]))
+    assert torch.allclose(moved, model(x, t, text, positions), atol=2e-5) != told
+
+
 def test_rope_equals_wans_tables_at_integers(tiny_transformer):
     head_dim = tiny_transformer.config.attention_head_dim
     positions = torch.tensor(
@@ -99,12 +108,14 @@ def test_rope_equals_wans_tables_at_integers(tiny_transformer):
         torch.testing.assert_close(ours, torch.cat(parts, 1)[:, ::2], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("uneven", [False, True])
-def test_grouped_and_gathered_timesteps_agree(tiny_transformer, uneven):
+@pytest.mark.parametrize("units", ["even", "uneven", "single tokens"])
+def test_grouped_and_gathered_timesteps_agree(tiny_transformer, units):
     plan = PlanSpec.parse("frame").build(Grid(4, 3, 3))
     positions, ids, mask = whole_sequence(plan)
-    if uneven:
+    if units == "uneven":
         ids = (ids * 0).index_fill(0, torch.arange(5, 36), 1)
+    elif units == "single tokens":
+        ids = torch.arange(36)
     x, text = torch.randn(2, 36, 64), torch.randn(2, 8, 32)
     t = torch.rand(2, int(ids.max()) + 1) * 1000
     together = tiny_transformer(x, t, text, positions, ids, mask)
