@@ -1,0 +1,24 @@
+"""`python -m bench builtin | media`."""
+
+from __future__ import annotations
+
+import sys
+
+from . import builtin, media
+
+NAMES = {"builtin": builtin.main, "media": media.main}
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] not in NAMES:
+        print(f"usage: python -m bench {{{','.join(NAMES)}}} [options]; each has --help", file=sys.stderr)
+        return 2
+    try:
+        return NAMES[argv[0]](argv[1:])
+    except (ValueError, OSError) as error:
+        print(f"bench {argv[0]}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""The built-in model as a viewer meets it.
+
+Time to the first pixels and to the whole clip through a running server, the server's peak memory, and the speed of few-step cubes
+beside the same model all at once with 50 guided steps, end to end, in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from app.wire import unpack
+from videoar.checkpoint import load_model
+from videoar.generate import ClipFinished, Request, generate
+
+from .machine import machine, write_result
+
+PROMPT = "a red rocket rises under a starry night sky"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench builtin", description=__doc__)
+    parser.add_argument("--model", help="model folder (default: the built-in model)")
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each kind (default: 5)")
+    parser.add_argument("--full-runs", type=int, default=3, help="runs of the 50-step comparison (default: 3)")
+    parser.add_argument("--out", type=Path, help="default: bench/results/builtin.json")
+    args = parser.parse_args(argv)
+    if args.runs < 1 or args.full_runs < 1:
+        raise ValueError("--runs and --full-runs are at least 1")
+    result = {**machine(), **serve(args.model, args.runs), **compare(args.model, args.runs, args.full_runs)}
+    print(write_result("builtin", result, args.out))
+    for key in ("app_start_s", "first_pixels_s", "clip_s", "speedup_vs_full50", "peak_rss_mb"):
+        print(f"{key:18} {result[key]}")
+    return 0
+
+
+def serve(model: str | None, runs: int) -> dict[str, Any]:
+    """Start the app as a user does and ask for clips over HTTP, as the page does."""
+    from gradio_client import Client
+
+    command = [sys.executable, "-u", "app.py", *(["--model", model] if model else [])]
+    begin = time.perf_counter()
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        url = None
+        for line in server.stdout:
+            if found := re.search(r"https?://\S+", line):
+                url = found.group(0).rstrip("/.")
+                break
+        if url is None:
+            raise ValueError("the server did not start; run `python app.py` to see why")
+        # What it prints later must not fill the pipe.
+        threading.Thread(target=lambda: [None for _ in server.stdout], daemon=True).start()
+        client = Client(url, verbose=False)
+        _one_clip(client, url)  # loads the model and warms up
+        app_start_s = time.perf_counter() - begin
+        firsts, wholes = zip(*(_one_clip(client, url) for _ in range(runs)), strict=True)
+        memory = psutil.Process(server.pid).memory_info()
+        peak = _peak_rss(server.pid) or memory.rss
+    finally:
+        server.terminate()
+        server.wait(20)
+    return {
+        "first_pixels_s": round(statistics.median(firsts), 3),
+        "clip_s": round(statistics.median(wholes), 3),
+        "app_start_and_first_clip_s": round(app_start_s, 1),
+        "app_start_s": round(app_start_s - statistics.median(wholes), 1),
+        "peak_rss_mb": round(peak / 2**20),
+        "first_pixels_runs": [round(s, 3) for s in firsts],
+        "clip_runs": [round(s, 3) for s in wholes],
+    }
+
+
+def _one_clip(client, url: str) -> tuple[float, float]:
+    """Seconds from the request to the first painted region, and to the end of the film."""
+    begin = time.perf_counter()
+    job = client.submit(prompt=PROMPT, plan="cube", seed=1, randomise=False, api_name="/generate")
+    while not (outputs := job.outputs()):
+        if job.done():
+            job.result()  # raises what went wrong
+        time.sleep(0.005)
+    first = None
+    held = b""
+    with httpx.stream("GET", f"{url}/gradio_api/units/{outputs[0][0]['job']}", timeout=300) as stream:
+        for data in stream.iter_bytes():
+            held += data
+            for head, _ in _whole_messages(held):
+                if head.get("kind") == "paint" and first is None:
+                    first = time.perf_counter() - begin
+                if head.get("kind") == "end":
+                    whole = time.perf_counter() - begin
+                    if head["status"] != "done":
+                        raise ValueError(f"the film ended as {head['status']}: {head.get('message', '')}")
+                    job.result(timeout=60)
+                    assert first is not None
+                    return first, whole
+    raise ValueError("the stream ended before the film")
+
+
+def _whole_messages(data: bytes):
+    """The messages that have arrived completely."""
+    end = 0
+    while len(data) - end >= 8:
+        size = 8 + int.from_bytes(data[end : end + 4], "little") + int.from_bytes(data[end + 4 : end + 8], "little")
+        if len(data) - end < size:
+            break
+        end += size
+    return unpack(data[:end])
+
+
+def _peak_rss(pid: int) -> int | None:
+    """The most memory a process ever had resident, in bytes; None where the system does not say."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def compare(model_path: str | None, runs: int, full_runs: int) -> dict[str, Any]:
+    """Few-step cubes against everything at once with 50 guided steps, in turn, so that both meet the same machine."""
+    model = load_model(model_path)
+    kinds = {
+        "cube": Request(PROMPT, plan="cube", seed=1),
+        "full50": Request(PROMPT, plan="full", seed=1, steps=50, guidance_scale=5.0),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    _seconds(model, kinds["cube"])
+    for i in range(max(runs, full_runs)):
+        for name, count in (("cube", runs), ("full50", full_runs)):
+            if i < count:
+                seconds[name].append(_seconds(model, kinds[name]))
+    cube, full = (statistics.median(seconds[name]) for name in ("cube", "full50"))
+    return {
+        "speedup_vs_full50": round(full / cube, 2),
+        "cube_steps": model.info.steps,
+        "cube_guidance": model.info.guidance_scale,
+        "cube_s": round(cube, 3),
+        "full50_s": round(full, 3),
+        "comparison_runs": {name: [round(s, 3) for s in values] for name, values in seconds.items()},
+        "model": model.info.name,
+    }
+
+
+def _seconds(model, request: Request) -> float:
+    begin = time.perf_counter()
+    last = None
+    for last in generate(model, request, previews=False):
+        pass
+    assert isinstance(last, ClipFinished)
+    return time.perf_counter() - begin
