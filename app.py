@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"VideoAR is at {server.url}  (Ctrl-C ends it)", flush=True)
+    if options.port is None and server.port > DEFAULT_PORT:
+        print(f"Port {DEFAULT_PORT} is in use, so this is the next free one.")
+    print(f"VideoAR is at {server.url} (Ctrl-C ends it).", flush=True)
     serve_forever(server)
     print("Stopped.")
     return 0

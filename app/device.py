@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 
 from app.wire import Message, messages
-from videoar.request import Request
+from videoar.request import Request, resolve
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Device(Protocol):
         """The model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
 
     def film(self, request: Request) -> Film:
-        """Begins a film. Raises ValueError for what cannot be made and `videoar.engine.Busy` when too many wait."""
+        """Begins a film. Raises ValueError for what cannot be made, or not now because too many wait."""
 
     def close(self) -> None:
         """Ends everything."""
@@ -75,8 +75,13 @@ class EngineDevice:
         return self._ready.result(seconds)[0]
 
     def film(self, request: Request) -> Film:
+        from videoar.engine import Busy  # loads the whole library, which the page need not wait for
+
         model, engine = self._ready.result()
-        return _EngineFilm(engine.submit(request), model.info.name)
+        try:
+            return _EngineFilm(engine.submit(request), model.info.name)
+        except Busy as error:
+            raise ValueError(f"the server is busy: {error}") from None
 
     def close(self) -> None:
         if self._ready.done() and not self._ready.exception():
@@ -132,6 +137,8 @@ class ZeroGpuDevice:
         return self._model
 
     def film(self, request: Request) -> Film:
+        # Here, where a ValueError keeps its sentence; from the other process only its name would come back.
+        resolve(self._model, request)
         return _ZeroGpuFilm(self._call(request))
 
     def close(self) -> None:

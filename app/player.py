@@ -45,6 +45,7 @@ def head() -> str:
 
 def _component(name: str, scripts: tuple[str, ...], schema: dict[str, Any], **kwargs: Any) -> gr.HTML:
     component = gr.HTML(
+        label=name.capitalize(),  # not shown; names the value in the API
         html_template=_read(f"{name}.html"),
         js_on_load="\n".join(map(_read, scripts)),
         apply_default_css=False,

@@ -19,7 +19,6 @@ from app.hub import Hub, Job
 from app.limits import MOST_STEPS, read_request
 from app.replay import film_so_far
 from app.wire import mp4
-from videoar.engine import Busy
 from videoar.request import Request
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ class Runs:
         }
         try:
             outcome = self._record(job, asked)
-        except (ValueError, Busy) as error:
+        except ValueError as error:
             outcome["message"] = _sentence(error)
         except Exception as error:
             log.exception("A film failed.")

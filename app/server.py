@@ -28,6 +28,7 @@ class Server:
     """A running page."""
 
     url: str
+    port: int
     page: gr.Blocks
     hub: Hub
     device: Device
@@ -36,8 +37,8 @@ class Server:
         """Ends every film, then the server."""
         self.hub.close()
         self.device.close()
-        # Pages that are still open keep a connection, for which the server would wait.
-        self.page.server.force_exit = True
+        # A page that is still open holds a connection, for which the server would wait without an end.
+        self.page.server.config.timeout_graceful_shutdown = 1
         self.page.close(verbose=False)
 
 
@@ -68,7 +69,7 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         # Before Gradio's own routes, of which the last one catches everything.
         app_kwargs={"routes": job_routes(hub)},
     )
-    return Server(url, page, hub, device)
+    return Server(url, port, page, hub, device)
 
 
 def free_port(host: str, port: int | None) -> int:

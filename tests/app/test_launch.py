@@ -1,0 +1,89 @@
+"""Starting and ending: ports, messages, signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.server import DEFAULT_PORT, free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def taken():
+    """A port that somebody else listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "app.py", "--model", "no/such/folder/at/all", *arguments]
+    environment = os.environ | {"PATH": "", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def test_a_taken_port_is_refused_with_advice(taken):
+    with pytest.raises(ValueError, match=rf"Port {taken} .* --port"):
+        free_port("127.0.0.1", taken)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_ports_that_do_not_exist(port):
+    with pytest.raises(ValueError, match="from 1 to 65535"):
+        free_port("127.0.0.1", port)
+
+
+def test_without_a_wish_the_next_free_port_is_taken():
+    first = free_port("127.0.0.1", None)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first))
+        other.listen()
+        assert free_port("127.0.0.1", None) > first
+    assert DEFAULT_PORT <= first
+
+
+def test_the_script_refuses_a_taken_port(taken):
+    process = start("--port", str(taken))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"Port {taken}" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM]])
+def test_the_script_says_where_it_is_and_ends_cleanly(signals):
+    began = time.monotonic()
+    process = start()
+    try:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "VideoAR is at" in line)
+        ready = time.monotonic() - began
+        url = re.search(r"http://127\.0\.0\.1:\d+/", line).group()
+        assert httpx.get(url).status_code == 200
+        # Somebody still looks at the page: that must not keep the server from ending.
+        with httpx.stream("GET", f"{url}gradio_api/heartbeat/visitor") as heartbeat:
+            next(heartbeat.iter_text())
+            ended = time.monotonic()
+            for number in signals:
+                process.send_signal(number)
+            output, error = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "Stopped." in output
+        assert "Traceback" not in error
+        assert time.monotonic() - ended < 8
+        assert ready < 45  # 5 s on an idle machine; the bound is for a busy one
+    finally:
+        process.kill()

@@ -1,0 +1,78 @@
+"""What comes over the API is checked once, with a sentence that says what to change."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.limits import MOST_STEPS, read_request
+
+GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
+NUMBERS_THAT_ARE_NONE = [True, float("nan"), float("inf"), -1, 1.5, "4", [4], 10**400]
+
+
+def request(**changes):
+    return read_request(**(GOOD | changes))
+
+
+def test_a_good_request():
+    made = request()
+    assert (made.prompt, made.plan, made.steps, made.seed) == ("a ball", "cube:2x2x2", 4, 7)
+
+
+def test_sliders_send_floats():
+    assert request(steps=4.0, seed=12.0).steps == 4
+    assert type(request(seed=12.0).seed) is int
+
+
+def test_without_a_number_of_steps_the_model_decides():
+    assert request(steps=None).steps is None
+
+
+def test_seeds_are_kept_or_drawn():
+    assert request(seed=0).seed == 0
+    assert request(seed=2**63 - 1).seed == 2**63 - 1
+    drawn = {request(randomise=True).seed for _ in range(20)} | {request(seed=None).seed}
+    assert len(drawn) > 15
+    assert max(drawn) < 2**31
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n\t", "\0\x01", None, 3, ["a"], "x" * 501, "x" * 10_000])
+def test_bad_prompts(prompt):
+    with pytest.raises(ValueError, match="prompt"):
+        request(prompt=prompt)
+
+
+def test_control_characters_go_and_markup_stays_text():
+    assert request(prompt="a\0 ball\x07\nrolls").prompt == "a ball rolls"
+    assert request(prompt="<script>alert(1)</script> ${x} {{y}}").prompt == "<script>alert(1)</script> ${x} {{y}}"
+
+
+@pytest.mark.parametrize("steps", [*NUMBERS_THAT_ARE_NONE, 0, MOST_STEPS + 1])
+def test_bad_steps(steps):
+    with pytest.raises(ValueError, match="steps"):
+        request(steps=steps)
+
+
+@pytest.mark.parametrize("seed", [*NUMBERS_THAT_ARE_NONE, 2**63])
+@pytest.mark.parametrize("randomise", [True, False])
+def test_bad_seeds(seed, randomise):
+    with pytest.raises(ValueError, match="seed"):
+        request(seed=seed, randomise=randomise)
+
+
+@pytest.mark.parametrize("plan", ["", "cubes", "cube:0x1x1", None, 4, {"a": 1}, "x" * 9999, "frame:nan"])
+def test_bad_plans(plan):
+    with pytest.raises(ValueError, match="plan"):
+        request(plan=plan)
+
+
+def test_too_many_units():
+    with pytest.raises(ValueError, match="at most 128"):
+        request(plan="cube:8x8x8")
+    assert request(plan="cube:2x8x8").plan == "cube:2x8x8"
+
+
+@pytest.mark.parametrize("randomise", [None, 1, "true"])
+def test_randomise_is_a_yes_or_no(randomise):
+    with pytest.raises(ValueError, match="randomise"):
+        request(randomise=randomise)

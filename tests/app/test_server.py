@@ -1,0 +1,217 @@
+"""The page over HTTP: the named endpoint, the stream of a job, bad input, two visitors, Stop and leftovers."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from app.device import EngineDevice
+from app.replay import film_so_far
+from app.server import Server, free_port, launch
+from app.wire import unpack
+from videoar.video import read_settings, read_video
+
+from .fake import film_of
+
+GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
+
+
+def connect(server: Server) -> Client:
+    return Client(server.url, verbose=False)
+
+
+def generate(client: Client, **changes):
+    return client.predict(**(GOOD | changes), api_name="/generate")
+
+
+def stream(server: Server, job: str, start: int = 0) -> bytes:
+    return httpx.get(f"{server.url}gradio_api/units/{job}", params={"start": start}, timeout=30).content
+
+
+def engine(server: Server):
+    assert isinstance(server.device, EngineDevice)
+    return server.device._ready.result()[1]
+
+
+def wait_for(condition, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def client(server) -> Client:
+    return connect(server)
+
+
+def test_the_endpoint_gives_job_status_seed_film_and_settings(client):
+    player, seed, film, settings = generate(client)
+    assert player["status"] == "done"
+    assert player["units"] == 8
+    assert seed == 7
+    assert read_settings(film) == settings
+    assert settings["prompt"] == "a ball"
+    pictures, fps = read_video(film)
+    assert fps == 8
+    assert np.abs(pictures.astype(float) - film_of(7)).mean() < 6
+
+
+def test_only_one_endpoint_is_public(client):
+    info = client.view_api(return_format="dict")
+    assert list(info["named_endpoints"]) == ["/generate"]
+    assert not info["unnamed_endpoints"]
+    names = [parameter["parameter_name"] for parameter in info["named_endpoints"]["/generate"]["parameters"]]
+    assert names == list(GOOD)
+
+
+def test_a_drawn_seed_comes_back(client):
+    seeds = {generate(client, randomise=True)[1] for _ in range(2)}
+    assert len(seeds) == 2
+
+
+def test_the_stream_of_a_job_can_be_read_again_from_anywhere(server, client):
+    job = generate(client)[0]["job"]
+    whole = list(unpack(stream(server, job)))
+    assert np.abs(film_so_far(whole).astype(float) - film_of(7)).mean() < 4
+    assert [head["seq"] for head, _ in whole] == list(range(len(whole)))
+    assert list(unpack(stream(server, job, 5))) == whole[5:]
+    assert stream(server, job, len(whole) + 10) == b""
+
+
+@pytest.mark.parametrize("path", ["nobody", "x" * 500, "%00", "..%2f..%2fetc"])
+def test_an_unknown_job_is_not_found(server, path):
+    answer = httpx.get(f"{server.url}gradio_api/units/{path}")
+    assert answer.status_code == 404
+    assert "text/html" not in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize("number", ["-1", "abc", "1e3", "９", "9" * 400])
+def test_a_strange_start_is_refused(server, client, number):
+    job = generate(client)[0]["job"]
+    answer = httpx.get(f"{server.url}gradio_api/units/{job}", params={"start": number})
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": " \n\0 "}, "prompt is empty"),
+        ({"prompt": "x" * 10_000}, "at most 500"),
+        ({"plan": "pyramid"}, "nknown plan"),
+        ({"plan": "cube:9x1x1"}, "fewer cubes"),
+        ({"plan": 4}, "plan"),
+        ({"steps": 2.5}, "steps"),
+        ({"steps": True}, "steps"),
+        ({"steps": 10**9}, "maximum"),
+        ({"seed": -1}, "seed"),
+        ({"seed": True}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"randomise": 7}, "andomise"),
+    ],
+)
+def test_bad_input_gets_a_sentence(client, changes, says):
+    with pytest.raises(AppError, match=says):
+        generate(client, **changes)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
+@pytest.mark.parametrize("name", ["steps", "seed"])
+def test_numbers_that_json_does_not_have(server, client, name, number):
+    values = json.dumps(list((GOOD | {name: "HERE"}).values())).replace('"HERE"', number)
+    session = f"nan{time.monotonic_ns()}"
+    fn_index = next(fn["id"] for fn in client.config["dependencies"] if fn["api_name"] == "generate")
+    body = f'{{"data": {values}, "fn_index": {fn_index}, "session_hash": "{session}"}}'
+    joined = httpx.post(
+        f"{server.url}gradio_api/queue/join", content=body, headers={"content-type": "application/json"}
+    )
+    if joined.status_code == 200:
+        events = httpx.get(f"{server.url}gradio_api/queue/data", params={"session_hash": session}, timeout=30).text
+        assert '"success":false' in events
+    assert generate(client)[0]["status"] == "done"
+
+
+def test_markup_in_a_prompt_is_kept_as_text(client):
+    prompt = '<img src=x onerror=alert(1)> ${1+1} {{1+1}} "quoted"'
+    assert generate(client, prompt=prompt)[3]["prompt"] == prompt
+
+
+def test_the_queue_cannot_be_bypassed(server):
+    answer = httpx.post(f"{server.url}gradio_api/run/generate", json={"data": list(GOOD.values())})
+    assert answer.status_code == 404
+
+
+def test_large_uploads_are_refused(server):
+    files = {"files": ("big.bin", bytes(2 << 20))}
+    assert httpx.post(f"{server.url}gradio_api/upload", files=files).status_code == 413
+
+
+def test_a_failing_film_says_why_and_the_next_one_works(client):
+    with pytest.raises(AppError, match="out of memory"):
+        generate(client, prompt="fail")
+    assert generate(client)[0]["status"] == "done"
+
+
+def test_two_visitors_never_get_each_others_film(server):
+    clients, films = [connect(server) for _ in range(3)], {}
+
+    def run(index: int) -> None:
+        films[index] = [generate(clients[index], seed=100 * index + turn) for turn in range(2)]
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, made in films.items():
+        for turn, (_, seed, film, _) in enumerate(made):
+            assert seed == 100 * index + turn
+            assert np.abs(read_video(film)[0].astype(float) - film_of(seed)).mean() < 6
+
+
+def test_cancelling_ends_the_session(slow_server):
+    running = connect(slow_server).submit(**GOOD, api_name="/generate")
+    wait_for(lambda: engine(slow_server).load()[0] == 1)
+    running.cancel()
+    wait_for(lambda: engine(slow_server).load() == (0, 0))
+
+
+def test_nothing_is_left_in_the_temporary_folder(server, client):
+    generate(client)
+    wait_for(lambda: not list(Path(tempfile.gettempdir()).glob("videoar-*")))
+
+
+def test_films_are_made_without_ffmpeg(client, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert generate(client)[2].endswith(".mp4")
+
+
+def test_a_model_that_does_not_load_is_explained(caplog):
+    def load():
+        raise ValueError("the built-in model is missing")
+
+    broken = launch(EngineDevice(load), port=free_port("127.0.0.1", None))
+    try:
+        with pytest.raises(AppError, match="The built-in model is missing"):
+            generate(connect(broken))
+    finally:
+        broken.close()
+
+
+def test_the_page_itself_asks_for_nothing_from_elsewhere(server):
+    page = httpx.get(server.url).text
+    assert "va-header" in page
+    for host in ("fonts.googleapis.com", "fonts.gstatic.com", "cdn."):
+        assert host not in page
