@@ -1,7 +1,7 @@
 """The built-in model as a viewer meets it.
 
-Time to the first pixels and to the whole clip through a running server, the server's peak memory, and the speed of few-step cubes
-beside the same model all at once with 50 guided steps, end to end, in one process.
+Time to the first pixels and to the whole clip through a running server, the server's peak memory, and the speed of
+few-step cubes beside the same model all at once with 50 guided steps, end to end, in one process.
 """
 
 from __future__ import annotations
@@ -156,8 +156,6 @@ def compare(model_path: str | None, runs: int, full_runs: int) -> dict[str, Any]
 
 def _seconds(model, request: Request) -> float:
     begin = time.perf_counter()
-    last = None
-    for last in generate(model, request, previews=False):
-        pass
+    *_, last = generate(model, request, previews=False)
     assert isinstance(last, ClipFinished)
     return time.perf_counter() - begin
