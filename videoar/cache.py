@@ -56,7 +56,7 @@ class KVCache:
         """
         self.pending, self._opened = 0, positions_N3
         if self.window is not None:
-            self._evict(set(positions_N3[:, 0].tolist()))
+            self._evict(set(positions_N3[:, 0].tolist()), self.window)
         return self._shift(positions_N3)
 
     def prefix(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,9 +87,9 @@ class KVCache:
         """Forgets the pending unit."""
         self.pending, self._opened = 0, None
 
-    def _evict(self, incoming: set[float]) -> None:
+    def _evict(self, incoming: set[float], window: int) -> None:
         held = sorted(set(self._positions[:, 0].tolist()))
-        excess = len(incoming.union(held)) - self.window
+        excess = len(incoming.union(held)) - window
         gone = [t for t in held if t >= self.sink and t not in incoming][: max(excess, 0)]
         if not gone:
             return

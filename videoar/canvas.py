@@ -32,8 +32,8 @@ class Canvas:
         latents = unpatchify(tokens_1ND.float(), unit.shape(), self.patch)
         frames = torch.tensor(unit.frames)
         if self.plan.scales[unit.level] > 1:
-            size = self.latents.shape[-2:]
-            self.latents[:, :, frames] = enlarge(latents, *size, std=self.scale_std[unit.level])
+            height, width = self.latents.shape[-2:]
+            self.latents[:, :, frames] = enlarge(latents, height, width, self.scale_std[unit.level])
             for frame in unit.frames:
                 self.guessed[frame] = True
             return
@@ -66,10 +66,12 @@ class Canvas:
                 rows, cols = self._nearest(known)
                 held = frame[..., rows, cols]
             frames.append(held)
-        following = self.latents[:, :, start]
-        for i in reversed(range(len(frames))):
-            following = frames[i] = following if frames[i] is None else frames[i]
-        return torch.stack(frames, dim=2)
+        # Backwards, for leading frames of which nothing is known yet.
+        whole, following = [], self.latents[:, :, start]
+        for latest in reversed(frames):
+            following = following if latest is None else latest
+            whole.append(following)
+        return torch.stack(whole[::-1], dim=2)
 
     def _pixels(self, known_HW: torch.Tensor) -> torch.Tensor:
         grown = known_HW.repeat_interleave(self.patch[1], 0).repeat_interleave(self.patch[2], 1)

@@ -116,7 +116,7 @@ def load_model(
     device = torch.device(device) if device is not None else _best_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     info = _read_info(folder)
-    parts = {}
+    parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "text_encoder"):
         config = read_json(folder / part / "config.json")
         parts[part] = load_part(folder / part, _part_class(part, config), config, dtype).to(device)
@@ -174,7 +174,7 @@ def _find(path_or_hub_id: str | Path | None) -> Path:
 
 
 def _best_device() -> torch.device:
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def _read_info(folder: Path) -> ModelInfo:

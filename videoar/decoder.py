@@ -19,7 +19,8 @@ PICTURES_PER_LATENT = 4
 
 def picture_range(first_latent: int, end_latent: int) -> tuple[int, int]:
     """Half-open range of pictures that latent frames [first, end) become."""
-    return tuple(max(0, PICTURES_PER_LATENT * (f - 1) + 1) for f in (first_latent, end_latent))
+    first, end = (max(0, PICTURES_PER_LATENT * (f - 1) + 1) for f in (first_latent, end_latent))
+    return first, end
 
 
 def latent_count(pictures: int) -> int:
@@ -43,7 +44,7 @@ class WanCodec:
     def decode_chunk(self, latents_BCFHW: torch.Tensor, state: list | None) -> tuple[torch.Tensor, list]:
         """Video [B, 3, T, H, W] in [-1, 1] and the state after it; state None starts a film."""
         vae, first = self.vae, state is None
-        features = [None] * vae._cached_conv_counts["decoder"] if first else list(state)
+        features = [None] * vae._cached_conv_counts["decoder"] if state is None else list(state)
         device = latents_BCFHW.device
         latents = latents_BCFHW.float() * self.std.to(device) + self.mean.to(device)
         hidden = vae.post_quant_conv(latents.to(vae.dtype))

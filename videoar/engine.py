@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ class _Job:
 
     def __init__(self, model: Model, request: Request) -> None:
         self.model, self.request = model, request
-        self.events: queue.SimpleQueue = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of Event, and _END
         self.stopped = threading.Event()
         self.iterator: Iterator[Event] | None = None
         self.device_s = 0.0
@@ -54,7 +55,7 @@ class Session:
         return self
 
     def __next__(self) -> Event:
-        event = _END if self._over else self._job.events.get()
+        event: Any = _END if self._over else self._job.events.get()
         if event is _END:
             self._over = True
             raise StopIteration

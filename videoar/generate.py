@@ -137,13 +137,13 @@ class _Denoiser:
         """Yields the number of each step once it is done; afterwards `tokens` holds the unit."""
         positions = self.settings.plan.positions(unit)
 
-        def velocity(x_BND: torch.Tensor, sigma: float) -> torch.Tensor:
+        def network(x_BND: torch.Tensor, sigma: float) -> torch.Tensor:
             return self._forward(x_BND, 1000 * sigma, positions)
 
         def noise(step: int) -> torch.Tensor:
             return self.noise.tokens(unit, step).to(self.device)
 
-        velocity = velocity if self.batch == 1 else sampler.guided(velocity, self.guidance)
+        velocity = network if self.batch == 1 else sampler.guided(network, self.guidance)
         sigmas, self.denoise_s = self.settings.sigmas, 0.0
         if self.settings.sampler == "few_step":
             estimates = sampler.few_step(velocity, noise(0), sigmas, lambda step: noise(step + 1))

@@ -7,9 +7,9 @@ C latent channels, F latent frames, H/W latent height and width.
 from __future__ import annotations
 
 import torch
-from diffusers import ModelMixin, WanTransformer3DModel  # noqa: F401  (pipeline loading looks ModelMixin up in here)
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipeline loading looks it up in here)
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel, WanTransformerBlock
 from torch import nn
 from torch.nn import functional as F
 
@@ -127,7 +127,7 @@ class VideoARBlock(WanTransformerBlock):
     def _cross_attention(self, h, text):
         attn = self.attn2
         query = _rms_norm(attn.norm_q, attn.to_q(h)).to(text[0].dtype).unflatten(2, (attn.heads, -1))
-        out = attend(query, *text, backend=attn.processor._attention_backend)
+        out = attend(query, text[0], text[1], backend=attn.processor._attention_backend)
         return attn.to_out[0](out.flatten(2, 3))
 
 
@@ -267,7 +267,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         if self.config.prediction_type == "flow":
             return out
         sigma = (timestep_BU.float() / 1000).clamp(min=SMALLEST_SIGMA)
-        sigma = sigma if sigma.shape[1] == 1 else sigma.index_select(1, token_unit_N.to(device))
+        if token_unit_N is not None and sigma.shape[1] > 1:
+            sigma = sigma.index_select(1, token_unit_N.to(device))
         return (tokens_BND.float() - out.float()) / sigma.unsqueeze(-1)
 
     def new_cache(

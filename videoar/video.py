@@ -69,7 +69,7 @@ def read_video(path: str | Path, max_frames: int | None = None) -> tuple[np.ndar
     """Pictures uint8 [T, H, W, 3] and frames per second. Raises ValueError for what is no video file."""
     import av
 
-    pictures = []
+    pictures: list[np.ndarray] = []
     with _open(path) as container:
         if not container.streams.video:
             raise ValueError(f"{Path(path).name} has no video stream")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -22,14 +22,14 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
-def load_part(folder: Path, cls: type, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
+def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
     """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
     from accelerate import init_empty_weights
 
     try:
         with init_empty_weights(include_buffers=False):
-            make = getattr(cls, "from_config", None) or (lambda values: cls(cls.config_class.from_dict(values)))
-            module = make(config)
+            # diffusers' classes are made from a dict, transformers' from their config class.
+            module = cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
     expected = module.state_dict()
@@ -57,7 +57,7 @@ def load_part(folder: Path, cls: type, config: dict[str, Any], dtype: torch.dtyp
     return module.eval().requires_grad_(False)
 
 
-def save_part(module: torch.nn.Module, folder: Path, dtype: torch.dtype, class_name: str | None) -> None:
+def save_part(module: Any, folder: Path, dtype: torch.dtype, class_name: str | None) -> None:
     from huggingface_hub import split_torch_state_dict_into_shards
 
     folder.mkdir(parents=True, exist_ok=True)
