@@ -73,6 +73,20 @@ def test_the_folder_loads_in_diffusers_and_text_is_encoded_alike(folder, tiny_mo
     assert (got[1, 1:] == 0).all()  # one end token, the rest is padding
 
 
+def test_the_light_codec_travels_too(tiny_model, tmp_path):
+    from videoar.codec import TinyCodec
+
+    torch.manual_seed(0)
+    codec = TinyCodec(widths=(16, 16, 8, 8), depths=(1, 1, 1, 1)).eval()
+    codec.basis.normal_()
+    save_model(Model(tiny_model.transformer, codec, tiny_model.text, INFO), tmp_path)
+    model = load_model(tmp_path, device="cpu")
+    assert type(model.vae) is TinyCodec
+    assert torch.equal(model.vae.basis, codec.basis.half().float())
+    events = list(generate(model, Request("a red ball", "cube", seed=1)))
+    assert events[-1].video.shape == (17, 64, 64, 3)
+
+
 def test_large_weights_are_sharded(tmp_path):
     transformer = make_transformer(num_attention_heads=8, attention_head_dim=64, ffn_dim=2048, num_layers=3)
     save_model(Model(transformer, make_vae(), make_text(), INFO), tmp_path)
