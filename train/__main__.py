@@ -1,4 +1,6 @@
-"""`python -m train STAGE`: text, data, vae, base, causal, export, or `all` of them in order. Every stage resumes where it stopped."""
+"""`python -m train STAGE`: text, data, vae, base, causal, export, or `all` of them in order. Every stage resumes
+where it stopped.
+"""
 
 from __future__ import annotations
 

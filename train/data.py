@@ -54,7 +54,9 @@ def world_from_json(value: dict) -> World:
 
 
 class Pool:
-    """A folder of shards of encoded clips. Shard i depends on the seed and i alone, so making it can stop and go on anywhere."""
+    """A folder of shards of encoded clips. Shard i depends on the seed and i alone, so making it can stop and go on
+    anywhere.
+    """
 
     def __init__(self, folder: Path, seed: int = 0):
         self.folder, self.seed = Path(folder), seed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import shutil
@@ -40,7 +41,7 @@ def stage_record(folder: Path) -> dict | None:
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     if not rows:
         return None
-    gaps = [b["time"] - a["time"] for a, b in zip(rows, rows[1:], strict=False)]
+    gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
     tail = rows[-50:]
     return {
         "steps": rows[-1]["step"],
@@ -60,7 +61,7 @@ def export(workshop, out: Path) -> Path:
     transformer = w.new_transformer()
     transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
     codec = w.codec()
-    if (vae := Run(w.folder("vae")).load()) is not None:
+    if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
     std = w.scale_std()
     plans = [name for name, _ in getattr(preset, stage).plans]

@@ -1,7 +1,8 @@
 """Flow matching under any plan: x_t = (1 - s) x + s e, target v = e - x, s warped by the shift.
 
-With the full plan this is the base model's objective. With a causal plan it is teacher forcing: the sequence holds every unit twice,
-clean and noisy; a noisy unit sees itself and the clean tokens of earlier units, which is exactly what sampling with the cache sees.
+With the full plan this is the base model's objective. With a causal plan it is teacher forcing: the sequence holds
+every unit twice, clean and noisy; a noisy unit sees itself and the clean tokens of earlier units, which is exactly
+what sampling with the cache sees.
 
 Shapes: B batch, N tokens of a plan, D token channels, U units.
 """
@@ -21,7 +22,9 @@ from .presets import FlowPreset
 def level_tokens(
     latents_BCFHW: Tensor, plan: Plan, patch: tuple[int, int, int], scale_std: dict[int, float]
 ) -> list[Tensor]:
-    """Tokens [B, N_level, D] of each level, coarse to fine; coarse latents are area averages brought back to unit spread."""
+    """Tokens [B, N_level, D] of each level, coarse to fine; coarse latents are area averages brought back to unit
+    spread.
+    """
     levels = []
     for factor in plan.scales:
         z = latents_BCFHW
@@ -37,8 +40,8 @@ def plan_tokens(levels: list[Tensor], plan: Plan) -> Tensor:
 
 
 def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
-    """Mask [2N, 2N] over (clean tokens, noisy tokens): clean sees clean of its own and earlier units, noisy sees clean of earlier
-    units and its own noisy tokens."""
+    """Mask [2N, 2N] over (clean tokens, noisy tokens): clean sees clean of its own and earlier units, noisy sees
+    clean of earlier units and its own noisy tokens."""
     earlier = unit_ids_N[:, None] > unit_ids_N[None, :]
     own = unit_ids_N[:, None] == unit_ids_N[None, :]
     return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
@@ -76,7 +79,8 @@ class FlowMatching(nn.Module):
         else:
             context = x
             if self.preset.context_noise:
-                # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look like.
+                # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look
+                # like.
                 amount = torch.rand(len(x), 1, 1, generator=generator) * self.preset.context_noise
                 amount = (amount * (torch.rand(len(x), 1, 1, generator=generator) < 0.5)).to(device)
                 context = (1 - amount) * x + amount * torch.randn(x.shape, generator=generator).to(device)

@@ -102,7 +102,7 @@ def train_flow(
             optimizer.zero_grad(set_to_none=True)
         average.update(accelerator.unwrap_model(module).transformer, step)
         step += 1
-        recent = (recent + [value])[-50:]
+        recent = ([*recent, value])[-50:]
         if accelerator.is_main_process:
             speed = (step - first) * preset.batch * accelerator.num_processes / (time.monotonic() - began)
             row = {

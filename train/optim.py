@@ -9,8 +9,8 @@ from torch import nn
 def make_optimizers(module: nn.Module, kind: str, weight_decay: float) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
 
-    Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix; `match_rms_adamw` (Moonshot, 2025) gives its update the
-    size of AdamW's, so that one learning rate serves both.
+    Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix; `match_rms_adamw` (Moonshot, 2025) gives
+    its update the size of AdamW's, so that one learning rate serves both.
     """
     trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
     matrices = [p for n, p in trained if kind == "muon" and p.ndim == 2 and ".blocks." in f".{n}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 
@@ -53,8 +54,9 @@ class TransformerPreset:
 class FlowPreset:
     """One flow-matching stage of the transformer.
 
-    plans maps a plan to its share of the batches; `clips` of a batch see one plan. `decay` is the last part of the steps, over
-    which the learning rate falls linearly to zero. `context_noise` is the largest sigma mixed into the clean context.
+    plans maps a plan to its share of the batches; `clips` of a batch see one plan. `decay` is the last part of the
+    steps, over which the learning rate falls linearly to zero. `context_noise` is the largest sigma mixed into the
+    clean context.
     """
 
     steps: int = 2400
@@ -113,7 +115,7 @@ GPU = Preset(
     name="builtin-gpu",
     render_on_device=True,
     text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
-    codec=CodecPreset(kind="wan", steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
+    codec=CodecPreset(kind="wan", z_dim=16, steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
     transformer=TransformerPreset(patch=2, width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
     base=FlowPreset(steps=8000, batch=256, lr=1e-3, decay=0.4, ema=0.999),
     causal=FlowPreset(steps=2000, batch=128, lr=3e-4, decay=0.4, plans=CAUSAL_PLANS, context_noise=0.2, ema=0.999),
@@ -138,7 +140,15 @@ SMOKE = Preset(
     ),
 )
 
-PRESETS = {p.name: p for p in (CPU, GPU, SMOKE)}
+SMOKE_WAN = dataclasses.replace(
+    SMOKE,
+    name="smoke-wan",
+    render_on_device=True,
+    codec=CodecPreset(kind="wan", z_dim=4, base_dim=4, fit_clips=8, steps=2, batch=2, crop=16, frames=9),
+    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, patch=2, prediction_type="flow"),
+)
+
+PRESETS = {p.name: p for p in (CPU, GPU, SMOKE, SMOKE_WAN)}
 
 
 def get_preset(name: str) -> Preset:

@@ -1,4 +1,6 @@
-"""A stage's folder: weights, optimizer, step and log, written so that kill -9 at any moment loses nothing that was saved."""
+"""A stage's folder: weights, optimizer, step and log, written so that kill -9 at any moment loses nothing that was
+saved.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 class Run:
     """The folder of one stage.
 
-    `save` writes a complete checkpoint under a temporary name and renames it; only then is the one before removed. `load` returns
-    the newest complete one.
+    `save` writes a complete checkpoint under a temporary name and renames it; only then is the one before removed.
+    `load` returns the newest complete one.
     """
 
     def __init__(self, folder: Path):

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from videoar.codec import TinyCodec
+from videoar.decoder import WanCodec
 from videoar.plan import Grid
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
@@ -20,7 +22,7 @@ from .generator import train_flow
 from .presets import FlowPreset, Preset
 from .run import Run
 from .text import make_encoder, make_tokenizer, train_text
-from .vae import fit_linear_codec, train_tiny_codec
+from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
 
 Rows = Callable[[dict], None]
 
@@ -67,14 +69,19 @@ class Workshop:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
 
-    def codec(self):
-        """The codec with its final encoder (its decoder may still be in training)."""
+    def codec(self) -> TinyCodec | AutoencoderKLWan:
+        """The codec whose encoder is final: for the light one that is so before its decoder is trained."""
+        if self.preset.codec.kind == "wan":
+            vae = AutoencoderKLWan.from_pretrained(self.need("vae", self.folder("vae") / "codec"))
+            return vae.eval().requires_grad_(False).to(self.device)
         folder = self.need("linear", self.folder("vae") / "linear")
         return TinyCodec.from_pretrained(folder).eval().requires_grad_(False).to(self.device)
 
     def source(self):
         if self.preset.render_on_device:
-            return Stream(self.preset, self.codec(), self.device, self.seed)
+            codec = self.codec()
+            encoder = codec if isinstance(codec, TinyCodec) else WanCodec(codec)
+            return Stream(self.preset, encoder, self.device, self.seed)
         return Pool(self.folder("data"), self.seed)
 
     def grid(self) -> Grid:
@@ -103,7 +110,9 @@ class Workshop:
         )
 
     def scale_std(self) -> dict[int, float]:
-        """Spread of area-averaged latents relative to the finest level, measured once from the data (see the scale plan)."""
+        """Spread of area-averaged latents relative to the finest level, measured once from the data (see the scale
+        plan).
+        """
         path = self.folder("data") / "scale_std.json"
         if not path.exists():
             source = self.source()
@@ -128,7 +137,7 @@ def stage_text(w: Workshop, progress: Rows) -> None:
 
 def stage_linear(w: Workshop, progress: Rows) -> None:
     folder = w.folder("vae") / "linear"
-    if not folder.exists():
+    if w.preset.codec.kind == "tiny" and not folder.exists():
         fit_linear_codec(w.preset, w.seed).save_pretrained(folder)
 
 
@@ -148,9 +157,14 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
     preset = w.preset
     if w.steps:
         preset = dataclasses.replace(preset, codec=dataclasses.replace(preset.codec, steps=w.steps))
-    codec = TinyCodec.from_pretrained(w.folder("vae") / "linear")
-    average = train_tiny_codec(Run(w.folder("vae")), codec, preset, w.seed, progress=progress)
+    if preset.codec.kind == "wan":
+        codec = new_wan_vae(preset.codec, w.seed)
+    else:
+        codec = TinyCodec.from_pretrained(w.need("linear", w.folder("vae") / "linear"))
+    average = train_codec(Run(w.folder("vae")), codec, preset, w.seed, progress=progress)
     codec.load_state_dict(average)
+    if preset.codec.kind == "wan":
+        set_latent_statistics(codec, preset, w.device)
     codec.save_pretrained(w.folder("vae") / "codec")
 
 

@@ -1,7 +1,8 @@
-"""Stage `text`: a tokenizer and a small UMT5 that learns to read attributes off captions, so that the generator need not.
+"""Stage `text`: a tokenizer and a small UMT5 that learns to read attributes off captions, so that the generator need
+not.
 
-Learnt queries attend over the encoder's output, one per attribute slot, as the generator's cross-attention later does; the queries
-and their classifiers are thrown away.
+Learnt queries attend over the encoder's output, one per attribute slot, as the generator's cross-attention later
+does; the queries and their classifiers are thrown away.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ CHARACTERS = LETTERS + string.punctuation
 def make_tokenizer(seed: int = 0) -> T5TokenizerFast:
     """A Unigram tokenizer: every word of the captions is one piece; anything else is spelt in single characters.
 
-    The pieces are set, not learnt: on a vocabulary this small the usual training merges parts of frequent words across captions
-    and spells half of the words out.
+    The pieces are set, not learnt: on a vocabulary this small the usual training merges parts of frequent words
+    across captions and spells half of the words out.
     """
     rng = random.Random(seed)
     words = Counter(
@@ -129,7 +130,9 @@ def train_text(
     save_every: int = 500,
     progress: Callable[[dict], None] = lambda row: None,
 ) -> None:
-    """Train the encoder in place, continuing from the newest checkpoint. The accuracy logged is that of unseen captions."""
+    """Train the encoder in place, continuing from the newest checkpoint. The accuracy logged is that of unseen
+    captions.
+    """
     torch.manual_seed(seed)
     reader = AttributeReader(preset.width)
     both = nn.ModuleDict({"encoder": encoder, "reader": reader})

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 from torch import Tensor
 
 from videoar.codec import SPACE, TIME, TinyCodec, to_blocks
 
 from .data import sample_video
 from .optim import learning_rate, set_learning_rate
-from .presets import Preset
+from .presets import CodecPreset, Preset
 from .run import Average, Run, flatten_optimizer, restore_optimizer
 
 CROPS_PER_CLIP = 4
@@ -51,25 +53,97 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return (10 * torch.log10(4 / F.mse_loss(a, b))).item()
 
 
-@torch.inference_mode()
-def held_out_psnr(codec, preset: Preset, clips: int = 24) -> float:
-    """Of clips that no stage trains on (another seed; their combinations may occur)."""
-    video = sample_video(preset, clips, "psnr")
-    total = sum(F.mse_loss(codec.decode(codec.encode(v[None])), v[None]).item() for v in video) / clips
-    return (10 * torch.log10(torch.tensor(4 / total))).item()
+class TinyObjective:
+    """Reconstruction from the linear encoder's latents; only the decoder learns, so the latents never change."""
+
+    def __init__(self, codec: TinyCodec, preset: CodecPreset):
+        self.module = codec
+
+    def __call__(self, x_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            z = self.module.encode(x_BCTHW)
+            # The generator's latents are never exact: a little noise keeps the decoder smooth.
+            z = z + 0.05 * torch.randn(z.shape, generator=generator).to(z)
+        return self.module.decode_chunk(z)[0].float(), torch.zeros(())
 
 
-def train_tiny_codec(
+class WanObjective:
+    """A variational autoencoder in Wan's layout, encoded and decoded in chunks.
+
+    The chunks matter: without its feature cache the class skips temporal resampling. So does the missing clamp of
+    `decode`, which would kill gradients.
+    """
+
+    def __init__(self, vae: AutoencoderKLWan, preset: CodecPreset):
+        self.module, self.kl = vae, preset.kl
+
+    def __call__(self, x_BCTHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.encode(x_BCTHW).float().chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30, 20)
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+        return self.decode(mean + noise * (0.5 * log_variance).exp()).float(), self.kl * kl
+
+    def encode(self, x_BCTHW: Tensor) -> Tensor:
+        vae = self.module
+        x = wan.patchify(x_BCTHW, patch_size=vae.config.patch_size) if vae.config.patch_size else x_BCTHW
+        features = [None] * vae._cached_conv_counts["encoder"]
+        chunks = [x[:, :, :1], *x[:, :, 1:].split(TIME, dim=2)]
+        hidden = [vae.encoder(chunk, feat_cache=features, feat_idx=[0]) for chunk in chunks if chunk.shape[2]]
+        return vae.quant_conv(torch.cat(hidden, dim=2))
+
+    def decode(self, z_BCFHW: Tensor) -> Tensor:
+        vae, frames = self.module, []
+        features = [None] * vae._cached_conv_counts["decoder"]
+        for i, frame in enumerate(vae.post_quant_conv(z_BCFHW).split(1, dim=2)):
+            frames.append(vae.decoder(frame, feat_cache=features, feat_idx=[0], first_chunk=i == 0))
+        y = torch.cat(frames, dim=2)
+        return wan.unpatchify(y, patch_size=vae.config.patch_size) if vae.config.patch_size else y
+
+
+def new_wan_vae(preset: CodecPreset, seed: int = 0) -> AutoencoderKLWan:
+    """A small autoencoder in Wan's layout: pixels folded 2x, three levels, 8x in space and 4x in time."""
+    torch.manual_seed(seed)
+    return AutoencoderKLWan(
+        base_dim=preset.base_dim,
+        z_dim=preset.z_dim,
+        dim_mult=[1, 2, 4],
+        num_res_blocks=2,
+        temperal_downsample=[True, True],
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_temporal=TIME,
+        scale_factor_spatial=SPACE,
+        latents_mean=[0.0] * preset.z_dim,
+        latents_std=[1.0] * preset.z_dim,
+    )
+
+
+@torch.no_grad()
+def set_latent_statistics(vae: AutoencoderKLWan, preset: Preset, device, clips: int = 64) -> None:
+    """Store the mean and deviation of each latent channel in the config, where the library looks for them."""
+    objective = WanObjective(vae, preset.codec)
+    means = []
+    for i in range(0, min(clips, preset.codec.fit_clips), 8):
+        video = sample_video(preset, 8, f"statistics-{i}", device=device)
+        means.append(objective.encode(video).float().chunk(2, dim=1)[0])
+    z = torch.cat(means).transpose(0, 1).flatten(1)
+    vae.register_to_config(latents_mean=z.mean(1).tolist(), latents_std=z.std(1).clamp(min=1e-3).tolist())
+
+
+def train_codec(
     run: Run,
-    codec: TinyCodec,
+    codec: TinyCodec | AutoencoderKLWan,
     preset: Preset,
     seed: int = 0,
     save_every: int = 200,
     progress: Callable[[dict], None] = lambda row: None,
     on_save: Callable[[int, dict], None] = lambda step, average: None,
 ) -> dict[str, Tensor]:
-    """Train the decoder, continuing from the newest checkpoint; return the averaged weights. The latents never change."""
+    """Train a codec, continuing from the newest checkpoint; return the averaged weights."""
     p = preset.codec
+    objective = (TinyObjective if isinstance(codec, TinyCodec) else WanObjective)(codec, p)
     bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
     accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW(codec.parameters(), lr=p.lr, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -89,14 +163,9 @@ def train_tiny_codec(
             group = step // per_group
             video = sample_video(preset, 4, f"vae-{seed}-{group}", device=accelerator.device)
         x = crops(video, p.batch, p.crop, p.frames, random.Random(f"crop-{seed}-{step}"))
-        with torch.no_grad():
-            z = codec.encode(x)
-            # The generator's latents are never exact: a little noise keeps the decoder smooth.
-            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(step)).to(z)
-            z = z + 0.05 * noise
         with accelerator.autocast():
-            y = codec.decode_chunk(z)[0].float()
-        loss = F.mse_loss(y, x) + 0.025 * F.l1_loss(y, x)
+            y, penalty = objective(x, torch.Generator().manual_seed(step))
+        loss = F.mse_loss(y, x) + 0.025 * F.l1_loss(y, x) + penalty.to(x.device)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {step}; the last good checkpoint is in {run.folder}"

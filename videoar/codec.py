@@ -1,8 +1,9 @@
 """A light causal video codec that a laptop can train and run: linear encoder, convolutional decoder with memory.
 
-The encoder is a principal component analysis of space-time blocks, so it needs no gradient training and its latents are ready in
-seconds. The decoder starts as the transpose of the encoder and learns only a residual on top of it: 2-D convolutions in which each
-latent frame also sees the features of the one before it (the idea of the tiny "TAEHV" decoders), so that it streams.
+The encoder is a principal component analysis of space-time blocks, so it needs no gradient training and its latents
+are ready in seconds. The decoder starts as the transpose of the encoder and learns only a residual on top of it: 2-D
+convolutions in which each latent frame also sees the features of the one before it (the idea of the tiny "TAEHV"
+decoders), so that it streams.
 
 Geometry is Wan's: 4x in time, 8x in space, the first latent frame stands for one picture and each later one for four.
 
@@ -22,7 +23,9 @@ BLOCK = 3 * TIME * SPACE * SPACE
 
 
 def to_blocks(video_BCPHW: Tensor) -> Tensor:
-    """Cut a clip of 1 + 4n pictures into space-time blocks [B, F, H/8, W/8, 768]; the first picture is held for a whole block."""
+    """Cut a clip of 1 + 4n pictures into space-time blocks [B, F, H/8, W/8, 768]; the first picture is held for a
+    whole block.
+    """
     B, C, P, H, W = video_BCPHW.shape
     if (P - 1) % TIME or H % SPACE or W % SPACE:
         raise ValueError(f"a clip has 1 + {TIME}n frames and sides divisible by {SPACE}, not {P} frames of {W}x{H}")
@@ -67,7 +70,8 @@ class ResidualBlock(nn.Module):
 class TinyCodec(ModelMixin, ConfigMixin):
     """Encode with a linear transform, decode with its transpose plus a learnt residual.
 
-    Latents leave and enter *normalised*: channel c of the principal components is divided by `scale[c]` and shifted by its mean.
+    Latents leave and enter *normalised*: channel c of the principal components is divided by `scale[c]` and shifted
+    by its mean.
 
     Args:
         z_dim: latent channels C.
@@ -140,13 +144,14 @@ class TinyCodec(ModelMixin, ConfigMixin):
 
         Args:
             latents_BCFHW: normalised latents, F >= 1 frames that follow those already decoded with `state`.
-            state: None at the start of a clip, afterwards what the previous call returned. It is a value: calls never change it,
+            state: None at the start of a clip, afterwards what the previous call returned. It is a value: calls never
+            change it,
                 so it can be kept to go back to (previews do).
 
         Returns:
             video [B, 3, P, 8H, 8W], not clamped, P = 4F, or 4F - 3 at the start of a clip; and the next state.
         """
-        B, _, Fl = latents_BCFHW.shape[:3]
+        _B, _, _Fl = latents_BCFHW.shape[:3]
         before = iter(state or [None] * (len(self.stage8) + len(self.stage4t)))
         after = []
 

@@ -16,8 +16,9 @@ from videoar.transformer import VideoARTransformer3DModel, patchify
 def transformer():
     torch.manual_seed(0)
     return VideoARTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
-        freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=64, prediction_type="sample", spatial_embedding=True,
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+        text_dim=16, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=64, prediction_type="sample",
+        spatial_embedding=True,
     ).eval()  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from train.data import Pool, world_from_json, world_to_json
-from train.presets import SMOKE
+from train.presets import SMOKE, SMOKE_WAN
 from train.run import Run
 from train.stages import STAGES, Workshop
 from videoar.checkpoint import load_model
@@ -47,6 +47,16 @@ def test_all_stages_make_a_folder_that_generates_every_plan(prepared, tmp_path):
         assert last.video.shape == (9, 32, 32, 3)
 
 
+def test_the_gpu_recipe_with_a_wan_autoencoder_makes_a_folder_too(tmp_path):
+    workshop = Workshop(SMOKE_WAN, tmp_path, threads=1)
+    run_stages(workshop, *STAGES)
+    model = load_model(tmp_path / "smoke-wan" / "model", device="cpu")
+    assert type(model.vae).__name__ == "AutoencoderKLWan"
+    assert any(std != 1 for std in model.vae.config.latents_std)
+    last = list(generate(model, Request("a red ball rises", plan="cube", seed=1, steps=1)))[-1]
+    assert last.video.shape == (9, 32, 32, 3)
+
+
 @pytest.mark.parametrize("stage", ["text", "vae", "base", "causal"])
 def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
     """Four steps in one go equal two steps, a fresh process, and two more."""
@@ -77,8 +87,8 @@ def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
             if not (tmp_path / folder / "linear").exists():
                 (tmp_path / folder / "linear").symlink_to(prepared.folder("vae") / "linear")
         workshop.steps = 4
-        modules = {"text": (text, "train_text"), "vae": (vae, "train_tiny_codec")}
-        module, name = modules.get(stage, (generator, "train_flow"))
+        modules = {"text": (text, "train_text"), "vae": (vae, "train_codec")}
+        _module, name = modules.get(stage, (generator, "train_flow"))
         from train import stages
 
         original = getattr(stages, name)
