@@ -19,6 +19,13 @@ from .presets import FlowPreset
 from .run import Average, Run, flatten_optimizer, restore_optimizer
 
 
+def excerpts(latents_BCFHW: torch.Tensor, frames: int, step: int, seed: int) -> torch.Tensor:
+    """A few consecutive latent frames of each clip, from a place of its own."""
+    rng = random.Random(f"excerpt-{seed}-{step}")
+    starts = [rng.randrange(latents_BCFHW.shape[2] - frames + 1) for _ in latents_BCFHW]
+    return torch.stack([clip[:, start : start + frames] for clip, start in zip(latents_BCFHW, starts, strict=True)])
+
+
 def pick_plan(plans: list[tuple[Plan, float]], step: int, seed: int) -> Plan:
     rng = random.Random(f"plan-{seed}-{step}")
     return rng.choices([p for p, _ in plans], [w for _, w in plans])[0]
@@ -62,6 +69,7 @@ def train_flow(
         raise ValueError("there are no clips to train on; run `python -m train data` first")
     module = accelerator.prepare(module)
     optimizers = [accelerator.prepare(o) for o in optimizers]
+    short_plan = PlanSpec("full").build(Grid(preset.short_frames, grid.H, grid.W))
     plans = [(PlanSpec.parse(name).build(grid), share) for name, share in preset.plans]
 
     def save() -> None:
@@ -81,15 +89,18 @@ def train_flow(
             save()
             source.refresh()
         rank_step = step * accelerator.num_processes + accelerator.process_index
-        batch = source.batch(rank_step, preset.batch)
+        short = random.Random(f"short-{seed}-{step}").random() < preset.short_share
+        batch = source.batch(rank_step, preset.batch * (grid.T // preset.short_frames if short else 1))
         rng = random.Random(f"drop-{seed}-{rank_step}")
         prompts = ["" if rng.random() < preset.text_drop else p for p in batch.prompts]
         with torch.no_grad():
             embeddings = text(prompts).to(accelerator.device)
-        plan = pick_plan(plans, step, seed)
+        latents, plan = batch.latents_BCFHW, pick_plan(plans, step, seed)
+        if short:
+            latents, plan = excerpts(latents, preset.short_frames, rank_step, seed), short_plan
         with accelerator.autocast():
             noise_seed = random.Random(f"noise-{seed}-{rank_step}").getrandbits(62)
-            loss = module(batch.latents_BCFHW.to(accelerator.device), embeddings, plan, noise_seed)
+            loss = module(latents.to(accelerator.device), embeddings, plan, noise_seed)
         value = loss.item()
         if value != value or value == float("inf"):
             raise FloatingPointError(f"the loss is {value} at step {step}; the last good checkpoint is in {run.folder}")

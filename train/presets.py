@@ -56,7 +56,8 @@ class FlowPreset:
 
     plans maps a plan to its share of the batches; `clips` of a batch see one plan. `decay` is the last part of the
     steps, over which the learning rate falls linearly to zero. `context_noise` is the largest sigma mixed into the
-    clean context.
+    clean context. A part `short_share` of the batches holds excerpts of `short_frames` latent frames of as many more
+    clips: what things look like is learnt from many clips, not from many frames of one.
     """
 
     steps: int = 2400
@@ -72,6 +73,8 @@ class FlowPreset:
     shift: float = 3.0
     plans: tuple[tuple[str, float], ...] = (("full", 1.0),)
     context_noise: float = 0.0
+    short_frames: int = 2
+    short_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Preset:
     text: TextPreset = field(default_factory=TextPreset)
     codec: CodecPreset = field(default_factory=CodecPreset)
     transformer: TransformerPreset = field(default_factory=TransformerPreset)
-    base: FlowPreset = field(default_factory=FlowPreset)
+    base: FlowPreset = field(default_factory=lambda: FlowPreset(short_share=0.65))
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
             steps=2000, batch=16, lr=1e-3, decay=0.6, plans=CAUSAL_PLANS, context_noise=0.2
@@ -130,7 +133,7 @@ SMOKE = Preset(
     text=TextPreset(width=32, layers=1, heads=2, ffn=32, steps=4, batch=4),
     codec=CodecPreset(fit_clips=16, steps=3, batch=2, crop=16, frames=9),
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, patch=2),
-    base=FlowPreset(steps=3, batch=2, warmup=1),
+    base=FlowPreset(steps=3, batch=2, warmup=1, short_frames=1, short_share=0.5),
     causal=FlowPreset(
         steps=3,
         batch=2,
