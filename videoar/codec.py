@@ -114,8 +114,8 @@ class TinyCodec(ModelMixin, ConfigMixin):
 
         Args:
             blocks_NK: rows of `to_blocks`, any number N much larger than 768.
-            whitening: 1 gives every channel the same variance, 0 keeps the components' own; between them the strong (coarse)
-                components stay stronger, so that a denoiser settles layout before texture.
+            whitening: 1 gives every channel the same variance, 0 keeps the components' own; between them the strong
+                (coarse) components stay stronger, so that a denoiser settles layout before texture.
             std: the standard deviation of all channels together after scaling.
         """
         blocks = blocks_NK.double()
@@ -145,13 +145,11 @@ class TinyCodec(ModelMixin, ConfigMixin):
         Args:
             latents_BCFHW: normalised latents, F >= 1 frames that follow those already decoded with `state`.
             state: None at the start of a clip, afterwards what the previous call returned. It is a value: calls never
-            change it,
-                so it can be kept to go back to (previews do).
+                change it, so it can be kept to go back to (previews do).
 
         Returns:
             video [B, 3, P, 8H, 8W], not clamped, P = 4F, or 4F - 3 at the start of a clip; and the next state.
         """
-        _B, _, _Fl = latents_BCFHW.shape[:3]
         before = iter(state or [None] * (len(self.stage8) + len(self.stage4t)))
         after = []
 
