@@ -54,14 +54,16 @@ def serve(model: str | None, runs: int) -> dict[str, Any]:
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         url = None
-        for line in server.stdout:
+        assert server.stdout is not None
+        output = server.stdout
+        for line in output:
             if found := re.search(r"https?://\S+", line):
                 url = found.group(0).rstrip("/.")
                 break
         if url is None:
             raise ValueError("the server did not start; run `python app.py` to see why")
         # What it prints later must not fill the pipe.
-        threading.Thread(target=lambda: [None for _ in server.stdout], daemon=True).start()
+        threading.Thread(target=lambda: [None for _ in output], daemon=True).start()
         client = Client(url, verbose=False)
         _one_clip(client, url)  # loads the model and warms up
         app_start_s = time.perf_counter() - begin

@@ -16,6 +16,9 @@ from .builtin import PROMPT
 ROOT = Path(__file__).resolve().parent.parent
 SCALE, SHOWN = 2, 6
 
+# What a viewer has at a moment: caption, film so far [T, H, W, 3], and the region and frames being denoised.
+State = tuple[str, np.ndarray, tuple | None]
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench media", description=__doc__)
@@ -36,13 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def record(model, request: Request) -> tuple[list[tuple[str, np.ndarray, tuple | None]], np.ndarray]:
+def record(model, request: Request) -> tuple[list[State], np.ndarray]:
     """What a viewer's canvas holds after each unit: (caption, film so far [T, H, W, 3], region being denoised)."""
-    states, film, region, plan = [], None, None, None
+    states: list[State] = []
+    film = np.zeros(0, np.uint8)
     for event in generate(model, request):
         if isinstance(event, ClipStarted):
             film = np.full((event.frames, event.height, event.width, 3), 22, np.uint8)
-            plan = event.plan
         elif isinstance(event, UnitStarted):
             region = (event.region, event.frame_range)
             states.append((f"unit {event.index + 1} of {event.total}: denoising", film.copy(), region))
@@ -53,7 +56,6 @@ def record(model, request: Request) -> tuple[list[tuple[str, np.ndarray, tuple |
                     film[p.first_frame + k, p.y : p.y + p.height, p.x : p.x + p.width] = np.asarray(picture)
             states.append((f"unit {event.index + 1} of {event.total}: done", film.copy(), None))
         elif isinstance(event, ClipFinished):
-            assert plan is not None
             return states, event.video
     raise ValueError("the film was not finished")
 

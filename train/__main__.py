@@ -18,7 +18,8 @@ class Progress:
     """A progress bar with the time left, fed by the rows that a stage logs."""
 
     def __init__(self, name: str):
-        self.name, self.bar = name, None
+        self.name = name
+        self.bar: tqdm | None = None
 
     def __call__(self, row: dict) -> None:
         if self.bar is None:

@@ -83,7 +83,7 @@ def train_flow(
             on_save(step, inner, average.tensors)
         accelerator.wait_for_everyone()
 
-    began, first, recent = time.monotonic(), step, []
+    began, first = time.monotonic(), step
     while step < preset.steps:
         if step % save_every == 0 and step > first:
             save()
@@ -113,7 +113,6 @@ def train_flow(
             optimizer.zero_grad(set_to_none=True)
         average.update(accelerator.unwrap_model(module).transformer, step)
         step += 1
-        recent = ([*recent, value])[-50:]
         if accelerator.is_main_process:
             speed = (step - first) * preset.batch * accelerator.num_processes / (time.monotonic() - began)
             row = {

@@ -13,6 +13,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -84,12 +85,14 @@ def make_encoder(preset: TextPreset, vocab: int) -> UMT5EncoderModel:
 
 
 # Slots that a caption fills; index 0 of each means "not there".
-SLOTS = [
-    (f"{name}{i}", values)
-    for i in (0, 1)
-    for name, values in (("subject", SUBJECTS), ("color", COLORS), ("size", SIZES), ("motion", MOTIONS))
+_PER_THING: list[tuple[str, list[str]]] = [
+    ("subject", list(SUBJECTS)),
+    ("color", list(COLORS)),
+    ("size", list(SIZES)),
+    ("motion", list(MOTIONS)),
 ]
-SLOTS += [("scene", SCENES), ("camera", CAMERAS), ("wall", COLORS)]
+SLOTS: list[tuple[str, list[str]]] = [(f"{name}{i}", values) for i in (0, 1) for name, values in _PER_THING]
+SLOTS += [("scene", list(SCENES)), ("camera", list(CAMERAS)), ("wall", list(COLORS))]
 
 
 def targets(world: World) -> list[int]:
@@ -97,8 +100,8 @@ def targets(world: World) -> list[int]:
     row = []
     for i in (0, 1):
         thing = world.things[i] if i < len(world.things) else None
-        for name, values in (("subject", SUBJECTS), ("color", COLORS), ("size", SIZES), ("motion", MOTIONS)):
-            row.append(1 + list(values).index(getattr(thing, name)) if thing else 0)
+        for name, values in _PER_THING:
+            row.append(1 + values.index(getattr(thing, name)) if thing else 0)
     row.append(1 + list(SCENES).index(world.scene))
     row.append(1 + list(CAMERAS).index(world.camera))
     row.append(1 + list(COLORS).index(world.wall_color) if world.scene == "wall" else 0)
@@ -156,7 +159,7 @@ def train_text(
         hidden = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         logits = reader(hidden, tokens.attention_mask)
         wanted = torch.tensor([targets(w) for w in worlds])
-        loss = sum(F.cross_entropy(logit, wanted[:, i]) for i, logit in enumerate(logits)) / len(SLOTS)
+        loss = torch.stack([F.cross_entropy(logit, wanted[:, i]) for i, logit in enumerate(logits)]).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         set_learning_rate([optimizer], learning_rate(step, preset.steps, preset.lr, preset.steps // 10, 0.9))
@@ -165,7 +168,12 @@ def train_text(
         step += 1
         # The batch was not yet trained on when it was scored, so this is accuracy on unseen captions.
         right = torch.stack([logit.argmax(-1) == wanted[:, i] for i, logit in enumerate(logits)])
-        row = {"step": step, "steps": preset.steps, "loss": loss.item(), "accuracy": right.float().mean().item()}
+        row: dict[str, Any] = {
+            "step": step,
+            "steps": preset.steps,
+            "loss": loss.item(),
+            "accuracy": right.float().mean().item(),
+        }
         row["slots"] = {name: round(r.float().mean().item(), 2) for (name, _), r in zip(SLOTS, right, strict=True)}
         run.log(**row)
         progress(row)

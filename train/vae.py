@@ -156,7 +156,7 @@ def train_codec(
         average.tensors = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
         restore_optimizer(optimizer, tensors, "opt")
     codec.to(accelerator.device)
-    group, video = -1, None
+    group, video = -1, torch.empty(0)
     per_group = 4 * CROPS_PER_CLIP // p.batch or 1
     while step < p.steps:
         if step // per_group != group:

@@ -41,6 +41,12 @@ def from_blocks(blocks_BFhwK: Tensor) -> Tensor:
     return split.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(B, 3, Fl * TIME, h * SPACE, w * SPACE)
 
 
+def _silence(layer: nn.Conv2d) -> None:
+    """Weights and bias zero: the network starts without this branch."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ResidualBlock(nn.Module):
     """Pre-activation residual block; with `memory` it also reads the previous frame's features."""
 
@@ -50,8 +56,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.GroupNorm(1, width)
         self.conv1 = nn.Conv2d(width * (2 if memory else 1), width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _silence(self.conv2)
 
     def forward(self, x_BFCHW: Tensor, before_BCHW: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the new features and, with memory, what the next chunk must be given as `before_BCHW`."""
@@ -105,8 +110,7 @@ class TinyCodec(ModelMixin, ConfigMixin):
         self.up2 = nn.Conv2d(w4t, w2 * 4, 1)
         self.stage2 = nn.ModuleList(ResidualBlock(w2) for _ in range(d2))
         self.head = nn.Conv2d(w2, 3 * 4, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        _silence(self.head)
 
     @torch.no_grad()
     def fit_linear(self, blocks_NK: Tensor, whitening: float = 0.5, std: float = 1.0) -> None:
