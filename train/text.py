@@ -168,12 +168,8 @@ def train_text(
         step += 1
         # The batch was not yet trained on when it was scored, so this is accuracy on unseen captions.
         right = torch.stack([logit.argmax(-1) == wanted[:, i] for i, logit in enumerate(logits)])
-        row: dict[str, Any] = {
-            "step": step,
-            "steps": preset.steps,
-            "loss": loss.item(),
-            "accuracy": right.float().mean().item(),
-        }
+        accuracy = right.float().mean().item()
+        row: dict[str, Any] = {"step": step, "steps": preset.steps, "loss": loss.item(), "accuracy": accuracy}
         row["slots"] = {name: round(r.float().mean().item(), 2) for (name, _), r in zip(SLOTS, right, strict=True)}
         run.log(**row)
         progress(row)
