@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from videoar.generate import ClipFinished, ClipStarted, Request, UnitDecoded, Un
 from .builtin import PROMPT
 
 ROOT = Path(__file__).resolve().parent.parent
-SCALE, SHOWN = 2, 6
+SCALE, SHOWN, GAP, TICKS = 2, 6, 6, 2
 
 # What a viewer has at a moment: caption, film so far [T, H, W, 3], and the region and frames being denoised.
 State = tuple[str, np.ndarray, tuple | None]
@@ -60,31 +61,38 @@ def record(model, request: Request) -> tuple[list[State], np.ndarray]:
     raise ValueError("the film was not finished")
 
 
-def compose(states, video, prompt: str, fps: float) -> tuple[list[Image.Image], list[int]]:
-    """Each state as a strip of frames for a moment, then the finished film playing in the first place."""
-    picks = np.linspace(0, len(video) - 1, SHOWN).round().astype(int)
-    pictures, durations = [], []
-    for caption, film, region in states:
-        pictures.append(_strip(film, picks, prompt, caption, region))
-        durations.append(350)
-    durations[-1] = 900
-    for i in range(len(video)):
-        pictures.append(_strip(np.roll(video, -i, 0), np.zeros(1, int), prompt, "the film", None, big=True))
-        durations.append(round(1000 / fps))
-    return pictures, durations
+def compose(states: list[State], video: np.ndarray, prompt: str, fps: float) -> tuple[list[Image.Image], list[int]]:
+    """The player over a strip of frames: a few ticks for each state of the film, then the whole film once."""
+    ticks = [state for state in states for _ in range(TICKS)]
+    ticks += [("the film", video, None)] * len(video)
+    pictures = [
+        _page(caption, film, region, prompt, tick % len(video)) for tick, (caption, film, region) in enumerate(ticks)
+    ]
+    return pictures, [round(1000 / fps)] * len(pictures)
 
 
-def _strip(film, picks, prompt: str, caption: str, region, big: bool = False) -> Image.Image:
+def _page(caption: str, film: np.ndarray, region: tuple | None, prompt: str, playing: int) -> Image.Image:
     height, width = film.shape[1:3]
-    canvas = Image.new("RGB", (SHOWN * (width + 6) + 6, height * SCALE // 2 + 64), (17, 18, 24))
-    draw = ImageDraw.Draw(canvas)
-    draw.text((10, 8), prompt, fill=(240, 240, 245), font_size=18)
-    draw.text((10, 34), caption, fill=(150, 190, 255), font_size=14)
-    for column, frame in enumerate(picks):
-        x = 6 + column * (width + 6) if not big else (canvas.width - width) // 2
-        canvas.paste(Image.fromarray(film[frame]), (x, 58))
-        if region is not None:
-            (rx, ry, rw, rh), (start, stop) = region
-            if start <= frame < stop:
-                draw.rectangle((x + rx, 58 + ry, x + rx + rw - 1, 58 + ry + rh - 1), outline=(90, 160, 255), width=2)
-    return canvas
+    page = Image.new("RGB", (SHOWN * (width + GAP) + GAP, height * (SCALE + 1) + 3 * GAP + 4), (17, 18, 24))
+    draw = ImageDraw.Draw(page)
+    big = Image.fromarray(film[playing]).resize((width * SCALE, height * SCALE), Image.Resampling.BICUBIC)
+    page.paste(big, (GAP, GAP))
+    _outline(draw, region, playing, GAP, GAP, SCALE)
+    left = GAP * 4 + width * SCALE
+    for i, line in enumerate(textwrap.wrap(prompt, 36)):
+        draw.text((left, 40 + 32 * i), line, fill=(240, 240, 245), font_size=26)
+    draw.text((left, 150), caption, fill=(150, 190, 255), font_size=22)
+    draw.text((left, 190), f"frame {playing + 1} of {len(film)}", fill=(150, 152, 165), font_size=18)
+    for column, frame in enumerate(np.linspace(0, len(film) - 1, SHOWN).round().astype(int)):
+        x, y = GAP + column * (width + GAP), height * SCALE + 2 * GAP + 4
+        page.paste(Image.fromarray(film[frame]), (x, y))
+        _outline(draw, region, frame, x, y, 1)
+    return page
+
+
+def _outline(draw: ImageDraw.ImageDraw, region: tuple | None, frame: int, left: int, top: int, scale: int) -> None:
+    """The box of the unit that is being denoised, where this frame is part of it."""
+    if region is None or not region[1][0] <= frame < region[1][1]:
+        return
+    x, y, w, h = (value * scale for value in region[0])
+    draw.rectangle((left + x, top + y, left + x + w - 1, top + y + h - 1), outline=(90, 160, 255), width=2)

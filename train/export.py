@@ -14,6 +14,7 @@ import torch
 
 from videoar.checkpoint import Model, ModelInfo, save_model
 
+from .presets import ServePreset
 from .run import Run
 
 
@@ -50,24 +51,10 @@ def stage_record(folder: Path) -> dict | None:
     }
 
 
-def export(workshop, out: Path) -> Path:
-    """Write the newest transformer (causal, else base), the codec and the text encoder to the folder `out`."""
-    w, preset = workshop, workshop.preset
-    stage = "causal" if Run(w.folder("causal")).checkpoints() else "base"
-    saved = Run(w.need("base", w.folder(stage))).load()
-    if saved is None:
-        raise ValueError(f"{w.folder(stage)} has no checkpoint yet; run `python -m train {stage}` first")
-    tensors, info = saved
-    transformer = w.new_transformer()
-    transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
-    codec = w.codec()
-    if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
-        codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
-    std = w.scale_std()
-    plans = [name for name, _ in getattr(preset, stage).plans]
-    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal")}
-    serve = preset.serve if stage == "causal" else preset.serve_base
-    model_info = ModelInfo(
+def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict) -> ModelInfo:
+    """videoar.json of a workshop's model."""
+    preset, std = workshop.preset, workshop.scale_std()
+    return ModelInfo(
         name=f"Playworld {preset.name}",
         plans=tuple(plans),
         sampler=serve.sampler,
@@ -81,11 +68,34 @@ def export(workshop, out: Path) -> Path:
         fps=preset.fps,
         scale_std=(std[4], std[2], 1.0),
         text_length=preset.text.max_length,
+        provenance=provenance,
+    )
+
+
+def export(workshop, out: Path) -> Path:
+    """Write the newest transformer (causal, else base), the codec and the text encoder to the folder `out`."""
+    w, preset = workshop, workshop.preset
+    stage = "causal" if Run(w.folder("causal")).checkpoints() else "base"
+    saved = Run(w.need("base", w.folder(stage))).load()
+    if saved is None:
+        raise ValueError(f"{w.folder(stage)} has no checkpoint yet; run `python -m train {stage}` first")
+    tensors = saved[0]
+    transformer = w.new_transformer()
+    transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+    codec = w.codec()
+    if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
+        codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
+    plans = [name for name, _ in getattr(preset, stage).plans]
+    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal")}
+    info = model_info(
+        w,
+        plans,
+        preset.serve if stage == "causal" else preset.serve_base,
         provenance={
             "command": f"python -m train all --preset {preset.name}",
             "seed": w.seed,
             "stage": stage,
-            "step": info["step"],
+            "step": saved[1]["step"],
             "commit": commit(),
             "hardware": hardware(),
             "torch": torch.__version__,
@@ -95,7 +105,7 @@ def export(workshop, out: Path) -> Path:
     )
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(Model(transformer.eval(), codec, w.text(), model_info), partial)
+    save_model(Model(transformer.eval(), codec, w.text(), info), partial)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(out)

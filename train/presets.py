@@ -60,11 +60,11 @@ class FlowPreset:
     clips: what things look like is learnt from many clips, not from many frames of one.
     """
 
-    steps: int = 2400
+    steps: int = 1800
     batch: int = 32
     lr: float = 2e-3
     warmup: int = 100
-    decay: float = 0.25
+    decay: float = 0.0
     optimizer: str = "muon"
     weight_decay: float = 0.01
     clip: float = 1.0

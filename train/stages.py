@@ -10,21 +10,27 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKLWan
 
+from videoar.checkpoint import Model
 from videoar.codec import TinyCodec
 from videoar.decoder import WanCodec
+from videoar.generate import ClipFinished, Request, generate
 from videoar.plan import Grid
+from videoar.playworld import example_prompts
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
 from .data import Pool, Stream
-from .export import export
+from .export import export, model_info
 from .generator import train_flow
 from .presets import FlowPreset, Preset
 from .run import Run
+from .sheets import contact_sheet
 from .text import make_encoder, make_tokenizer, train_text
 from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
 
 Rows = Callable[[dict], None]
+
+SHEET_EVERY = 1000  # steps between two contact sheets of samples
 
 
 @dataclasses.dataclass
@@ -176,19 +182,44 @@ def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> Non
         folder = start / "transformer" if (start / "transformer").exists() else start
         transformer = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
     transformer.train().requires_grad_(True)
+    text, flow = w.text(), w.flow(stage)
+
+    def on_save(step: int, trained: VideoARTransformer3DModel, average: dict[str, torch.Tensor]) -> None:
+        if step % SHEET_EVERY == 0 or step == flow.steps:
+            draw_samples(w, stage, text, average, w.folder(stage) / f"samples-{step:06d}.png")
+
     average = train_flow(
         Run(w.folder(stage)),
         transformer,
-        w.text(),
+        text,
         w.source(),
         w.grid(),
-        w.flow(stage),
+        flow,
         w.scale_std(),
         w.seed,
         progress=progress,
+        on_save=on_save,
     )
     transformer.load_state_dict(average)
     transformer.save_pretrained(w.folder(stage) / "transformer")
+
+
+def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """A contact sheet of what these weights make of the example prompts."""
+    transformer = w.new_transformer().to(w.device)
+    transformer.load_state_dict(weights)
+    plans = [name for name, _ in getattr(w.preset, stage).plans]
+    serve = w.preset.serve if stage == "causal" else w.preset.serve_base
+    info = model_info(w, plans, serve, provenance={})
+    model = Model(transformer.eval(), w.codec(), text, info)
+    clips, captions = [], []
+    for i, prompt in enumerate(example_prompts()[:8]):
+        plan = plans[i % len(plans)]
+        *_, last = generate(model, Request(prompt, plan=plan, seed=i, steps=min(16, serve.steps)), previews=False)
+        assert isinstance(last, ClipFinished)
+        clips.append(last.video)
+        captions.append(f"{plan}: {prompt}")
+    contact_sheet(clips, captions, path)
 
 
 def stage_base(w: Workshop, progress: Rows) -> None:
