@@ -105,7 +105,14 @@ class Preset:
     base: FlowPreset = field(default_factory=lambda: FlowPreset(short_share=0.65))
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=2000, batch=16, lr=1e-3, decay=0.6, plans=CAUSAL_PLANS, context_noise=0.2
+            steps=2000,
+            batch=16,
+            lr=1.5e-3,
+            warmup=50,
+            decay=0.5,
+            plans=CAUSAL_PLANS,
+            context_noise=0.2,
+            short_share=0.3,
         )
     )
     serve: ServePreset = field(default_factory=ServePreset)
