@@ -1,12 +1,12 @@
-"""`python -m bench builtin | media`."""
+"""`python -m bench builtin | media | plans`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import builtin, media
+from . import builtin, media, plans
 
-NAMES = {"builtin": builtin.main, "media": media.main}
+NAMES = {"builtin": builtin.main, "media": media.main, "plans": plans.main}
 
 
 def main(argv: list[str]) -> int:

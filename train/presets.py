@@ -28,7 +28,7 @@ class CodecPreset:
     z_dim: int = 24
     fit_clips: int = 384
     whitening: float = 0.5
-    steps: int = 4000
+    steps: int = 9000
     batch: int = 2
     crop: int = 80
     frames: int = 17

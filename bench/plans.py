@@ -1,0 +1,86 @@
+"""One generator for frames and cubes, or one for each?
+
+Three networks start from a preset's base stage and train for the same number of steps: one sees both plans in turn, one
+cubes alone, one frames alone; then the loss of each plan is measured on the same clips. The mixed network spends half of
+the compute of the two separate ones together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+from train.flow import FlowMatching
+from train.generator import train_flow
+from train.presets import get_preset
+from train.run import Run
+from train.stages import Workshop
+from videoar.plan import PlanSpec
+from videoar.transformer import VideoARTransformer3DModel
+
+from .machine import machine, write_result
+
+CUBE, FRAME = "cube:2x2x2", "frame"
+MIXES = {"mixed": ((CUBE, 0.5), (FRAME, 0.5)), "cube": ((CUBE, 1.0),), "frame": ((FRAME, 1.0),)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench plans", description=__doc__)
+    parser.add_argument("--preset", default="builtin-cpu")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batches", type=int, default=16, help="batches of 16 clips for the loss")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path, help="default: bench/results/plans.json")
+    args = parser.parse_args(argv)
+    workshop = Workshop(get_preset(args.preset), args.runs, threads=args.threads)
+    base = workshop.need("base", workshop.folder("base") / "transformer")
+    text, source, grid, std = workshop.text(), workshop.source(), workshop.grid(), workshop.scale_std()
+    flow = dataclasses.replace(workshop.preset.causal, steps=args.steps, decay=0.0, warmup=20, lr=5e-4, short_share=0.0)
+    losses: dict[str, dict[str, list[float]]] = {}
+    for name, plans in MIXES.items():
+        preset = dataclasses.replace(flow, plans=plans)
+        transformer = VideoARTransformer3DModel.from_pretrained(base, torch_dtype=torch.float32).train()
+        folder = Path(tempfile.mkdtemp(prefix="plans-"))
+        try:
+            train_flow(Run(folder), transformer, text, source, grid, preset, std, seed=11, save_every=10**9)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        losses[name] = {
+            plan: evaluate(transformer.eval(), preset, std, text, source, grid, plan, args.batches)
+            for plan in (CUBE, FRAME)
+        }
+    result = machine() | {
+        "steps": args.steps,
+        "loss": {n: {p: round(statistics.mean(v), 4) for p, v in by_plan.items()} for n, by_plan in losses.items()},
+        "mixed_minus_separate": {
+            plan: paired([a - b for a, b in zip(losses["mixed"][plan], losses[name][plan], strict=True)])
+            for plan, name in ((CUBE, "cube"), (FRAME, "frame"))
+        },
+    }
+    print(write_result("plans", result, args.out))
+    return 0
+
+
+@torch.no_grad()
+def evaluate(transformer, preset, std, text, source, grid, plan: str, batches: int) -> list[float]:
+    """Losses of other draws of clips, captions and noise than training's, the same ones for every network."""
+    module = FlowMatching(transformer, dataclasses.replace(preset, context_noise=0.0), std)
+    built, losses = PlanSpec.parse(plan).build(grid), []
+    for i in range(batches):
+        batch = source.batch(10**9 + i, 16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, seed=i).item())
+    return losses
+
+
+def paired(differences: list[float]) -> dict[str, float]:
+    """Mean and standard error of paired differences."""
+    error = statistics.stdev(differences) / len(differences) ** 0.5
+    return {"mean": round(statistics.mean(differences), 4), "standard_error": round(error, 4)}
