@@ -1,8 +1,8 @@
 """One generator for frames and cubes, or one for each?
 
-Three networks start from a preset's base stage and train for the same number of steps: one sees both plans in turn, one
-cubes alone, one frames alone; then the loss of each plan is measured on the same clips. The mixed network spends half of
-the compute of the two separate ones together.
+Three networks start from a preset's base stage and train for the same number of steps: one sees both plans in turn,
+one cubes alone, one frames alone; then the loss of each plan is measured on the same clips. The mixed network spends
+half of the compute of the two separate ones together.
 """
 
 from __future__ import annotations
