@@ -120,6 +120,7 @@ def train_flow(
                 "steps": preset.steps,
                 "loss": value,
                 "plan": str(plan.spec),
+                "frames": latents.shape[2],
                 "lr": lr,
                 "clips_per_s": speed,
             }
