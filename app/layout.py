@@ -55,6 +55,7 @@ def build_app(runs: Runs) -> gr.Blocks:
                 with gr.Row(elem_id="va-actions"):
                     go = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=120, elem_id="va-go")
                     stop = gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id="va-stop")
+                queue = gr.HTML("", apply_default_css=False, elem_id="va-queue")  # here Gradio says whose turn it is
                 with gr.Row(elem_id="va-seed-row", equal_height=True):
                     seed = gr.Number(label="Seed", value=0, precision=None, scale=1, min_width=110, elem_id="va-seed")
                     randomise = gr.Checkbox(label="New seed each time", value=True, scale=1, min_width=180)
@@ -78,7 +79,7 @@ def build_app(runs: Runs) -> gr.Blocks:
             concurrency_limit=_CONCURRENT_FILMS,
             trigger_mode="once",
             show_progress="minimal",
-            show_progress_on=[player],
+            show_progress_on=[queue],
         )
         making.success(lambda: gr.Row(visible=True), None, finished, **show_film)
         stopping = stop.click(

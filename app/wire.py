@@ -7,8 +7,8 @@ A message is `u32 head length | u32 body length | head | body`, little-endian, w
     step   a denoising step of the unit is done: pane, unit, step, steps
     paint  pixels of a unit: pane, unit, first frame, rectangle, preview or exact; the body is one JPEG per frame
     done   a unit is finished: pane, index, seconds of denoising, clean pass and decoding, seconds since the beginning
-    end    the film is over: done, stopped or failed
     film   the finished MP4 (stays on the server; the page gets it as a file)
+    end    the film is over: done, stopped or failed
 
 A picture smaller than its rectangle is scaled up by the viewer, so coarse levels travel at their own size.
 """
@@ -83,10 +83,10 @@ def messages(events: Iterable[Event], label: str = "", pane: int = 0) -> Iterato
             elapsed = round(time.perf_counter() - clock, 4)
             yield {"kind": "done", "pane": pane, "unit": event.index, "seconds": seconds, "elapsed": elapsed}, b""
         elif isinstance(event, ClipFinished):
-            yield {"kind": "end", "pane": pane, "status": "done", **_summary(event)}, b""
             assert started is not None, "a film cannot finish before it has started"
             film = started.settings() | _summary(event)
             yield {"kind": "film", "settings": film}, mp4(event.video, started.fps, film)
+            yield {"kind": "end", "pane": pane, "status": "done", **_summary(event)}, b""
         elif isinstance(event, ClipFailed):
             yield {"kind": "end", "pane": pane, "status": "failed", "message": event.message}, b""
 

@@ -9,8 +9,8 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const scrub = find("scrub"), strip = find("strip"), playButton = find("play"), loopButton = find("loop");
 const speed = find("speed"), time = find("time"), status = find("status");
 const panes = [];
-const film = { job: null, frames: 0, fps: 8, over: true, unfollow: null };
-const clock = { frame: 0, playing: false, loop: true, part: 0, waited: 0, last: 0, ticking: false, idle: 0 };
+const film = { job: null, frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0 };
+const clock = { frame: 0, playing: false, loop: true, part: 0, waited: 0, last: 0, ticking: false };
 
 function makePanes(count) {
   while (panes.length < Math.min(count, MOST_PANES)) panes.push(new Pane(find("pane-template")));
@@ -22,9 +22,17 @@ function makePanes(count) {
 function rest(choice) {
   if (film.job) return;
   panes[0].rest(choice);
-  clock.idle = 0;
+  clearTimeout(film.rehearsal);
   if (calm.matches) panes[0].idle.markAll("done");
-  wake();
+  else rehearse(0);
+}
+
+// Before the first film the picture of the plan fills up, unit after unit, and starts over.
+function rehearse(made) {
+  if (film.job) return;
+  const { idle } = panes[0];
+  idle.progress(made);
+  film.rehearsal = setTimeout(rehearse, Math.max(160, 1900 / idle.total), (made + 1) % (idle.total + 3));
 }
 
 // ---- the film's messages
@@ -90,9 +98,8 @@ function wake() {
 function tick(now) {
   const passed = Math.min(200, now - clock.last);
   clock.last = now;
-  if (film.job) playOn(passed);
-  else if (!calm.matches) rehearse(passed);
-  clock.ticking = film.job ? clock.playing && lastFrame() >= 0 : !calm.matches;
+  playOn(passed);
+  clock.ticking = clock.playing && lastFrame() >= 0;
   if (clock.ticking) requestAnimationFrame(tick);
 }
 
@@ -115,15 +122,6 @@ function playOn(passed) {
     }
   }
   show();
-}
-
-// Before the first film the picture of the plan fills up, unit after unit, and starts over.
-function rehearse(passed) {
-  const idle = panes[0].idle;
-  clock.idle += passed / Math.max(140, 1900 / idle.total);
-  const made = Math.floor(clock.idle) % (idle.total + 3);
-  if (made !== idle.made) idle.progress(made);
-  idle.made = made;
 }
 
 // ---- what is on the screen

@@ -36,5 +36,5 @@ def server(start) -> Server:
 
 @pytest.fixture(scope="session")
 def slow_server(start) -> Server:
-    """A page whose units take a third of a second."""
-    return start(0.3)
+    """A page whose units take three quarters of a second."""
+    return start(0.75)

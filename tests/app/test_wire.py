@@ -43,7 +43,7 @@ def test_a_film_in_messages(plan):
     kinds = [head["kind"] for head, _ in sent]
     total = len(sent[0][0]["panes"][0]["plan"]["units"])
     assert kinds[0] == "clip"
-    assert kinds[-2:] == ["end", "film"]
+    assert kinds[-2:] == ["film", "end"]
     assert kinds.count("unit") == kinds.count("done") == total
     assert [head["unit"] for head, _ in sent if head["kind"] == "done"] == list(range(total))
     json.dumps([head for head, _ in sent], allow_nan=False)
@@ -80,7 +80,7 @@ def test_replaying_the_beginning_keeps_the_frames_that_are_whole():
 
 
 def test_the_file_holds_its_settings(tmp_path):
-    head, body = film()[-1]
+    head, body = film()[-2]
     (tmp_path / "film.mp4").write_bytes(body)
     settings = read_settings(tmp_path / "film.mp4")
     assert settings == head["settings"]
@@ -93,7 +93,7 @@ def test_a_failure_is_the_last_message():
     sent = list(messages(generate(FakeModel(), Request("fail"))))
     assert sent[-1][0] == {"kind": "end", "pane": 0, "status": "failed", "message": sent[-1][0]["message"]}
     assert "memory" in sent[-1][0]["message"]
-    assert list(messages([ClipFailed("no")]))[0][0]["message"] == "no"
+    assert next(iter(messages([ClipFailed("no")])))[0]["message"] == "no"
 
 
 def test_large_seeds_keep_their_digits():

@@ -52,15 +52,15 @@ class DeviceApi:
         self.calls.append(("startup", None))
         return {}
 
-    def _schedule(self, cgroupPath: str, taskId: int = 0, durationSeconds: int | None = None) -> dict:  # noqa: N803
+    def _schedule(self, cgroupPath: str, taskId: int = 0, durationSeconds: int | None = None) -> dict:
         self.calls.append(("schedule", durationSeconds))
         return {"idle": True, "nvidiaIndex": 0, "nvidiaUUID": "MIG-none", "allowToken": f"token{len(self.calls)}"}
 
-    def _allow(self, allowToken: str, pid: int) -> dict:  # noqa: N803
+    def _allow(self, allowToken: str, pid: int) -> dict:
         self.calls.append(("allow", pid))
         return {}
 
-    def _release(self, allowToken: str, fail: bool = False) -> dict:  # noqa: N803
+    def _release(self, allowToken: str, fail: bool = False) -> dict:
         self.calls.append(("release", fail))
         return {}
 
