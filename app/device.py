@@ -8,8 +8,9 @@ from spaces.config import Config as SpacesConfig  # isort: skip
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol
 
 from app.wire import Message, messages
@@ -72,7 +73,10 @@ class EngineDevice:
         threading.Thread(target=self._prepare, name="load-model", daemon=True).start()
 
     def model(self, seconds: float | None = None) -> Any:
-        return self._ready.result(seconds)[0]
+        try:
+            return self._ready.result(seconds)[0]
+        except FutureTimeoutError:  # before Python 3.11 not the same as TimeoutError
+            raise TimeoutError("the model is still loading") from None
 
     def film(self, request: Request) -> Film:
         from videoar.engine import Busy  # loads the whole library, which the page need not wait for
@@ -144,7 +148,7 @@ class ZeroGpuDevice:
     def close(self) -> None:
         pass
 
-    def _messages(self, request: Request) -> Iterator[Message]:
+    def _messages(self, request: Request) -> Generator[Message, None, None]:
         assert self._generate is not None, "start() comes before the first film"
         yield from messages(self._generate(self._model, request), self._model.info.name)
 
@@ -152,13 +156,13 @@ class ZeroGpuDevice:
         """How long a film may take, which is what a visitor's quota is asked for."""
         info = self._model.info
         pixels = info.frames * info.height * info.width
-        # Measured on an H200-class slice: four steps of the 1.3B model make 81 frames of 832x480 in about ten seconds.
+        # An estimate from published figures, on the safe side: a step of the 1.3B model on 81 frames of 832x480.
         per_step = 2.5 * pixels / (81 * 832 * 480)
         return _ZERO_GPU_START_SECONDS + round(2 * per_step * ((request.steps or info.steps or 4) + 1))
 
 
 class _ZeroGpuFilm:
-    def __init__(self, call: Iterator[Message]) -> None:
+    def __init__(self, call: Generator[Message, None, None]) -> None:
         self._call = call
         self._stopped = threading.Event()
 
