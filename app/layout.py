@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.limits import MOST_STEPS
-from app.player import settings_list, unit_picker, unit_player
+from app.player import LOGO, settings_list, unit_picker, unit_player
 from app.runs import Runs
 from videoar import playworld
 from videoar.request import LONGEST_PROMPT
@@ -17,17 +17,13 @@ from videoar.request import LONGEST_PROMPT
 _CONCURRENT_FILMS = 2
 _MOST_WAITING = 24
 _EXAMPLES = 6
+_SPELLING = {"colors": "colours"}
 # Gradio's copies of finished films: looked at every ten minutes, kept for an hour.
 _DELETE_CACHE = (600, 3600)
 
-_HEADER = """
+_HEADER = f"""
 <header class="va-header">
-  <svg viewBox="0 0 40 40" aria-hidden="true"><g stroke-linejoin="round">
-    <path fill="oklch(.62 .17 258)" d="M4 13h14v11H4z"/><path fill="oklch(.68 .17 320)" d="M20 13h14v11H20z"/>
-    <path fill="oklch(.74 .17 20)" d="M4 26h14v11H4z"/><path fill="oklch(.8 .16 68)" d="M20 26h14v11H20z"/>
-    <path fill="oklch(.72 .12 258)" d="m4.500 11 4-7h14l-4 7z"/>
-    <path fill="oklch(.78 .12 320)" d="m20.500 11 4-7h14l-4 7z"/>
-  </g></svg>
+  {LOGO.read_text(encoding="utf-8")}
   <div>
     <h1>VideoAR</h1>
     <p>A film is a block of time and space. Cut it into <strong>units</strong> and watch them arrive, one by one.</p>
@@ -66,7 +62,7 @@ def build_app(runs: Runs) -> gr.Blocks:
             with gr.Column(scale=7, min_width=300, elem_id="va-stage"):
                 player = unit_player()
                 with gr.Row(visible=False, elem_id="va-film") as finished:
-                    film = gr.Video(label="Finished film", interactive=False, buttons=["download"], elem_id="va-video")
+                    film = gr.Video(label="Film as MP4", interactive=False, buttons=["download"], elem_id="va-video")
                     settings = settings_list()
         outputs = [player, seed, film, settings]
         show_film: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -110,7 +106,7 @@ def _short(prompt: str) -> str:
     """The things in an example prompt: "white ghost", "star and balloon"."""
     said = playworld.parse_caption(prompt)
     things = said.things if said else ()
-    names = [thing.subject if len(things) > 1 else f"{thing.color} {thing.subject}" for thing in things]
+    names = [str(thing.subject) if len(things) > 1 else f"{thing.color} {thing.subject}" for thing in things]
     return " and ".join(names) or prompt
 
 
@@ -119,7 +115,7 @@ def _guide() -> str:
     groups = []
     for name, meanings in playworld.guide().items():
         words = "".join(f"<li>{html.escape(synonyms[0])}</li>" for synonyms in meanings.values())
-        groups.append(f"<div><dt>{html.escape(name)}</dt><dd><ul>{words}</ul></dd></div>")
+        groups.append(f"<div><dt>{html.escape(_SPELLING.get(name, name))}</dt><dd><ul>{words}</ul></dd></div>")
     text = """The built-in model learned a small painted world: one or two subjects, each with a colour, a size and a
     motion, in a scene, perhaps with a moving camera. Synonyms work too."""
     return f'<div class="va-guide"><p>{text}</p><dl>{"".join(groups)}</dl></div>'

@@ -14,6 +14,7 @@ import gradio as gr
 from app.plans import choices
 
 _STATIC = Path(__file__).parent / "static"
+LOGO = _STATIC / "logo.svg"
 
 
 def unit_player() -> gr.HTML:

@@ -28,8 +28,8 @@ def film_so_far(messages: Iterable[Message]) -> np.ndarray | None:
                 painted_THW[where] = True
     if video_THWC is None or painted_THW is None:
         return None
-    whole_T = painted_THW.all(axis=(1, 2))
-    count = len(whole_T) if whole_T.all() else int(whole_T.argmin())
+    whole_T = painted_THW.reshape(len(painted_THW), -1).min(axis=1)
+    count = len(painted_THW) if whole_T.all() else int(whole_T.argmin())
     return video_THWC[:count] if count else None
 
 

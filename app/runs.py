@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import html
 import logging
+import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ class Runs:
             asked = read_request(prompt, plan, steps, seed, randomise)
         except ValueError as error:
             raise gr.Error(_sentence(error), print_exception=False) from None
-        job = self._hub.new(request.session_hash or "")
+        job = self._hub.new(_owner(request))
         # ZeroGPU reads the visitor's identity from the context of the request.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._work, job, asked), name="film", daemon=True).start()
@@ -69,7 +70,7 @@ class Runs:
 
     def stop(self, request: gr.Request) -> Iterator[Outputs]:
         """Ends the film of this page and keeps what is there. A second call changes nothing."""
-        jobs = self._hub.of(request.session_hash or "")
+        jobs = self._hub.of(_owner(request))
         for job in jobs:
             job.stop()
         if not jobs or not jobs[-1].wait(_STOP_SECONDS) or jobs[-1].outcome["status"] != "stopped":
@@ -94,7 +95,7 @@ class Runs:
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
-        self._hub.drop(request.session_hash or "")
+        self._hub.drop(_owner(request))
 
     def _work(self, job: Job, asked: Request) -> None:
         """Fills the log of a job until the film is over; runs in the job's own thread."""
@@ -116,9 +117,11 @@ class Runs:
             job.close(outcome)
 
     def _record(self, job: Job, asked: Request) -> dict[str, Any]:
+        units, outcome = 0, {"status": "stopped"}
+        if not self._model_is_there(job):
+            return outcome | {"units": units}
         film = self._device.film(asked)
         job.on_stop(film.stop)
-        units, outcome = 0, {"status": "stopped"}
         for head, body in film:
             if head["kind"] == "film":
                 job.film, job.settings = body, head["settings"]
@@ -129,9 +132,24 @@ class Runs:
                     continue
             units += head["kind"] == "done"
             job.put(head, body)
-        if outcome["status"] == "stopped":
+        if outcome["status"] == "stopped" and not job.done:  # a job of a closed page is done
             _keep(job, units)
         return outcome | {"units": units}
+
+    def _model_is_there(self, job: Job) -> bool:
+        """Waits for the model; false if the job was stopped first."""
+        while not job.stopped:
+            try:
+                self._device.model(_LOOK_SECONDS)
+            except TimeoutError:
+                continue
+            return True
+        return False
+
+
+def _owner(request: gr.Request) -> str:
+    """The page a request comes from. Who comes without one shares a name with nobody."""
+    return request.session_hash or secrets.token_urlsafe(24)
 
 
 def _sentence(error: Exception) -> str:

@@ -13,7 +13,7 @@ import gradio as gr
 from app.device import Device
 from app.hub import Hub
 from app.layout import build_app
-from app.player import head
+from app.player import LOGO, head
 from app.routes import job_routes
 from app.runs import Runs
 from app.theme import theme
@@ -66,6 +66,7 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         run_history=False,
         theme=theme(),
         head=head(),
+        favicon_path=LOGO,
         # Before Gradio's own routes, of which the last one catches everything.
         app_kwargs={"routes": job_routes(hub)},
     )

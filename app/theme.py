@@ -54,7 +54,7 @@ def theme() -> gr.themes.Base:
         radius_size="md",
         spacing_size="md",
     )
-    colours = {}
+    colours: dict[str, str] = {}
     for name, (light, dark) in _COLOURS.items():
         colours |= {name: light, f"{name}_dark": dark}
     sizes = {

@@ -61,8 +61,8 @@ class BlockPicture {
     this.shapes.forEach((_, index) => this.mark(index, state));
   }
 
-  // The first `count` units are done, the next one is being made.
-  progress(count) {
-    this.shapes.forEach((_, index) => this.mark(index, index < count ? "done" : index === count ? "now" : "todo"));
+  // The first `count` units are done, and the next one is in state `next`.
+  progress(count, next = "now") {
+    this.shapes.forEach((_, index) => this.mark(index, index < count ? "done" : index === count ? next : "todo"));
   }
 }

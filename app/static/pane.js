@@ -82,6 +82,7 @@ class Pane {
   end({ status, first_picture_seconds: first }) {
     if (!this.frames) return;
     this.root.dataset.phase = status;
+    if (status !== "done") this.block.progress(this.made, "todo");
     if (first !== undefined) this.setFact("first", `${first.toFixed(2)} s`);
     if (status !== "done") this.setFact("left", status);
   }
@@ -98,6 +99,10 @@ class Pane {
       this.shown = there;
     }
     return there === frame;
+  }
+
+  get over() {
+    return this.root.dataset.phase !== "making";
   }
 
   setFact(name, text) {

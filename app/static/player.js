@@ -67,12 +67,13 @@ function begin(clips) {
 }
 
 function finish(head) {
-  film.over = true;
-  panes[head.pane]?.end(head);
-  const pane = panes[head.pane], units = pane?.total === 1 ? "1 unit" : `${pane?.made} units`;
-  if (head.status === "done") say(`Done: ${units} in ${head.seconds.toFixed(1)} seconds.`);
-  else if (head.status === "stopped") say(`Stopped after ${pane?.made ?? 0} of ${pane?.total ?? 0} units. What was made stays here.`);
-  else say(head.message || "The film failed.");
+  const pane = panes[head.pane];
+  pane.end(head);
+  film.over = panes.every((each) => each.over);
+  if (head.status === "done") say(`Done: ${pane.total === 1 ? "1 unit" : `${pane.total} units`} in ${head.seconds.toFixed(1)} seconds.`);
+  else if (head.status === "failed") say(head.message);
+  else if (pane.made) say(`Stopped after ${pane.made} of ${pane.total} units. What was made stays here.`);
+  else say("Stopped.");
   wake();
 }
 
