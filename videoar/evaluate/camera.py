@@ -5,6 +5,7 @@ a pan and the strength of a zoom whose course in time is the renderer's. Shapes:
 """
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from ..playworld import Thing, World
@@ -43,7 +44,8 @@ def flow(light: np.ndarray, background: np.ndarray, seconds: np.ndarray) -> tupl
     later = light[1:] - light[:-1]
     use = (background[1:] & background[:-1])[:, 2:-2, 2:-2]
     at = np.arange(size) - (size - 1) / 2
-    swelling = np.log(camera_path(World("night", "zoom in", (Thing("ball", "red"),)), _tensor(seconds)).zoom.numpy())
+    zooming = World("night", "zoom in", (Thing("ball", "red"),))
+    swelling = np.log(camera_path(zooming, torch.as_tensor(seconds)).zoom.numpy())
     panned = -PAN_SPEED * np.diff(seconds) * size / 2  # pixels a frame
     by_pan = (right * panned[:, None, None])[:, 2:-2, 2:-2][use]
     by_zoom = ((right * at + down * at[:, None]) * np.diff(swelling)[:, None, None])[:, 2:-2, 2:-2][use]
@@ -58,9 +60,3 @@ def flow(light: np.ndarray, background: np.ndarray, seconds: np.ndarray) -> tupl
         scale = 1.5 * np.median(np.abs(error[::7])) + 1e-4
         weight = 1 / (1 + (error / scale) ** 2)
     return float(found[0]), float(found[1])
-
-
-def _tensor(seconds: np.ndarray):
-    import torch
-
-    return torch.as_tensor(seconds, dtype=torch.float64)

@@ -70,7 +70,15 @@ def _run(arguments: argparse.Namespace) -> int:
         **{name: table["model"][name]["share"] for name in ("scene", "color", "subject", "motion")},
         "rows": table,
         "clips": len(results),
-        "settings": {**request, "steps": arguments.steps or model.info.steps, "model": model.info.name},
+        "settings": {
+            "model": model.info.name,
+            "plan": arguments.plan,
+            "steps": arguments.steps or model.info.steps,
+            "guidance_scale": model.info.guidance_scale
+            if arguments.guidance_scale is None
+            else arguments.guidance_scale,
+            "shift": model.info.shift,
+        },
         "seconds": round(time.perf_counter() - begin, 1),
         **_machine(),
     }
@@ -117,5 +125,10 @@ def _machine() -> dict[str, Any]:
         commit = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
-    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        hardware = torch.cuda.get_device_name()
+    else:
+        about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        names = [line.split(":", 1)[1].strip() for line in about if line.startswith("model name")]
+        hardware = f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
     return {"commit": commit, "hardware": hardware, "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}

@@ -23,9 +23,10 @@ _SECOND = 0.12  # of the first thing's pixels, to be a second one when the numbe
 
 @dataclass(frozen=True)
 class SeenThing:
-    """One thing as it was read. direction: left, right, up, down, none; x, y: where it usually is, right and up positive.
+    """One thing as it was read.
 
-    motion is None where too little of the thing is seen.
+    motion: the verb, None where too little of the thing is seen; direction: left, right, up, down or none; x, y: where
+    it usually is, in halves of the picture, right and up positive.
     """
 
     subject: str

@@ -24,12 +24,14 @@ _PLACE = 0.05  # halves of the picture: a place that is off by this is a unit of
 _RADIUS = 0.06  # the same for the logarithm of the radius
 _MISFIT = 0.012  # and for how badly an angle fits
 _LARGEST = 9.0  # units that one frame may cost
+_STEP = 0.12  # halves of the picture: how far a travelling thing may be from where its phase says (between two phases)
 
 
 class Paths(NamedTuple):
-    """Paths of things with all motions, phases and speeds. x, y, log_radius, angle [P, T]; motion [P] an index into
+    """Paths of things with all motions, phases and speeds.
 
-    MOTIONS; free_x, free_y [P]: the resting place may be anywhere (a travelling thing is where it is).
+    x, y, log_radius, angle_bin [P, T]; motion [P]: index into MOTIONS; along_x, along_y [P]: bool, travels that way (a
+    thing's resting place may be anywhere, a travelling thing is where its phase says).
     """
 
     x: np.ndarray
@@ -47,7 +49,11 @@ def direction(motion: str) -> str:
 
 
 def read_motion(track: Track, camera: str, size: str, seconds: np.ndarray) -> str | None:
-    """The verb of a track, one of MOTIONS; None when there is next to nothing to see."""
+    """The verb of a track, one of MOTIONS; None when there is next to nothing to see.
+
+    Every path of the renderer under this camera is laid over the track, at its best resting place; differences in
+    place, radius and angle add up, each up to a limit, so that a few bad frames do not decide.
+    """
     if track.sure.sum() < 2:
         return None
     paths = _paths(camera, size, tuple(seconds.tolist()))
@@ -72,9 +78,6 @@ def _offset(error_PT: np.ndarray, weight_T: np.ndarray, zoom_T: np.ndarray, alon
     rest = (error_PT * basis) @ weight_T / np.maximum((basis * basis) @ weight_T, 1e-6)
     rest = np.where(along_P, np.clip(rest, -_STEP, _STEP), rest)
     return error_PT - rest[:, None] * basis
-
-
-_STEP = 0.12  # a travelling thing's place is known from its phase, up to the step between two phases
 
 
 def camera_of(camera: str, seconds: np.ndarray) -> Camera:

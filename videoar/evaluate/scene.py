@@ -12,7 +12,7 @@ _LARGEST = 30.0  # ΔE: a row hidden by a subject counts no more than this
 
 
 def read_scene(half_THW3: np.ndarray) -> Ground:
-    """The scene of a clip, uint8 [T, 64, 64, 3] (half size is enough), by its nearest neighbour among the drawn ones."""
+    """The scene of a clip at half size, uint8 [T, 64, 64, 3], by its nearest neighbour among the drawn ones."""
     rows, references = _rows(half_THW3[None, ::8]), _references()
     difference = np.linalg.norm(references[0] - rows, axis=-1)
     return references[1][int(np.minimum(difference, _LARGEST).mean(1).argmin())]

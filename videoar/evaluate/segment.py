@@ -23,8 +23,8 @@ _CRUMB = 0.04  # of the largest part: less is noise
 class Blobs:
     """One colour's patch over time.
 
-    mask [T, H, W] 0..1; area [T] in pixels; x, y [T]: its centroid; seen [T]: there at all; whole [T]: and neither cut off
-    by the picture's edge nor much covered by another thing.
+    mask [T, H, W] 0..1; area [T] in pixels; x, y [T]: its centroid; seen [T]: there at all; whole [T]: and neither cut
+    off by the picture's edge nor much covered by another thing.
     """
 
     mask: np.ndarray
@@ -43,7 +43,7 @@ def half_mask(labels_THW: np.ndarray, label: int) -> np.ndarray:
 
 def find_blobs(mask: np.ndarray) -> Blobs:
     """The largest patch of a mask [T, H, W] in every frame, with the parts of the same thing around it."""
-    frames, height, width = mask.shape
+    height, width = mask.shape[1:]
     parts, count = ndimage.label(ndimage.binary_dilation(mask >= 0.5, _IN_PLANE), _IN_PLANE)
     mask = np.where(np.isin(parts, _chosen(parts, mask, count)), mask, 0)
     area = mask.sum((1, 2))
@@ -56,7 +56,7 @@ def find_blobs(mask: np.ndarray) -> Blobs:
 
 
 def cover(mask: np.ndarray) -> np.ndarray:
-    """Where another thing may be hidden by the one with this mask: bool [T, H, W], the mask with its holes and its rim."""
+    """Where the thing with this mask may hide another: bool [T, H, W], the mask with its holes and its rim."""
     grown = ndimage.binary_dilation(mask >= 0.3, _IN_PLANE, iterations=2)
     return ndimage.binary_erosion(ndimage.binary_dilation(grown, _IN_PLANE, iterations=2), _IN_PLANE, iterations=2)
 

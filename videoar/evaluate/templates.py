@@ -32,10 +32,11 @@ _WIGGLES = 2  # phases of flames and fins that are averaged
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """One subject in one colour, upright to a full turn (those that face left upright only).
+    """One subject in one colour, from upright to a full turn, to the left.
 
     mask [A, S, S] 0..1 reads as body; inside [A, S, S] 0..1 belongs to the subject; look [A, S, S, 3] its Lab / 100;
-    area: of the mask, in squares of the radius; offset: from the subject's centre to the mask's centroid, in radii, y up.
+    area: of the mask, in squares of the radius; offset: from the subject's centre to the mask's centroid, in radii, up
+    is positive.
     """
 
     subject: str
@@ -53,7 +54,10 @@ def views(color: str, ground: Ground) -> tuple[Views, ...]:
 
 
 def body_mask(subject: str, facing: int, color: str, ground: Ground, radius: float, size: int) -> np.ndarray:
-    """float32 [size, size]: where an upright subject in the middle of a picture reads as body; radius in half pictures."""
+    """float32 [size, size], 0..1: where an upright subject in the middle of a picture reads as body.
+
+    radius: in halves of the picture.
+    """
     rgb, alpha = _draw(subject, facing, color, radius, size)
     return _reads_as_body(_lay(rgb, alpha, _matters(color, ground), 0.5), color, _matters(color, ground)).mean(0)
 
@@ -85,7 +89,7 @@ def _views(subject: str, facing: int, color: str, ground: Ground | None, blur: f
 
 
 def _turned(planes_CHW: np.ndarray, x: float, y: float, root_area: float) -> np.ndarray:
-    """[A, C, S, S]: drawings turned round the subject's centre, then with the point x, y in the middle and in unit size."""
+    """[A, C, S, S]: a drawing turned and in unit size, the point x, y (radii from its centre) in the middle."""
     reach = REACH * root_area  # radii
     pixels = reach * _RADIUS * _CANVAS / SIDE  # of the drawing, in one of a view
     soft = ndimage.gaussian_filter(planes_CHW, (0, 0.4 * pixels, 0.4 * pixels), truncate=2.5)

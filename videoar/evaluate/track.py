@@ -1,7 +1,7 @@
 """Follows a thing: where its centre is in every frame, how big it is there and how well every angle fits.
 
-Where the thing is whole the moments of its patch say so. Where the picture's edge or another thing cuts it off, its view
-is slid over the picture to where it agrees best with what can be seen (correlation by Fourier transform).
+Where the thing is whole the moments of its patch say so. Where the picture's edge or another thing cuts it off, its
+view is slid over the picture to where it agrees best with what can be seen (correlation by Fourier transform).
 Shapes: T frames, H = W half the picture, K kinds of views, A angles.
 """
 
@@ -49,7 +49,7 @@ def follow(blobs: Blobs, look: np.ndarray, hidden: np.ndarray, color: str, groun
     kinds = views(color, ground)
     misfit = compare(blobs, look, hidden.astype(np.float32), whole, color, ground)
     for i, kind in enumerate(kinds):
-        if kind.facing < 0:  # only drawn upright
+        if kind.facing < 0:  # what travels left does not turn
             misfit[:, i, 1:] = np.inf
     probes = np.unique(np.linspace(0, len(whole) - 1, _PROBES).astype(int))
     chosen = int(misfit[probes].min(2).mean(0).argmin())
@@ -100,7 +100,7 @@ def _view(subject: str, facing: int, color: str, ground: Ground, radius: float, 
 
 
 class _Sight:
-    """Masks [T, H, W] of which only a part can be seen; `visible` [T, H, W] is False where something else is in front."""
+    """Masks [T, H, W] of which only a part can be seen; `visible` is False where something else is in front."""
 
     def __init__(self, mask: np.ndarray, visible: np.ndarray) -> None:
         self.size = mask.shape[-1]
@@ -110,7 +110,7 @@ class _Sight:
         self.total = (mask * mask * visible).sum((1, 2))
 
     def place(self, view: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Centre x, y [T] at which the view differs least from the masks, its visible share there and the difference."""
+        """Centre x, y [T] where the view differs least from the masks, its visible share there and the difference."""
         kernel = np.conj(fft.rfft2(view.astype(np.float32), self.shape))
         common = fft.irfft2(self.mask * kernel, self.shape)
         shown = fft.irfft2(self.visible * kernel, self.shape)
