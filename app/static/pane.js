@@ -53,6 +53,7 @@ class Pane {
   }
 
   async paint({ first, at, preview, sizes }, body) {
+    const frames = this.frames; // a new film may begin while these pictures are decoded
     let start = 0;
     const pictures = sizes.map((size) => {
       const blob = new Blob([body.subarray(start, start + size)], { type: "image/jpeg" });
@@ -60,7 +61,7 @@ class Pane {
       return createImageBitmap(blob);
     });
     (await Promise.all(pictures)).forEach((bitmap, offset) => {
-      this.frames.paint(first + offset, bitmap, at, preview);
+      frames.paint(first + offset, bitmap, at, preview);
       bitmap.close();
     });
     this.shown = -1;

@@ -37,7 +37,7 @@ function rehearse(made) {
 
 // ---- the film's messages
 
-async function receive(head, body) {
+async function receive(job, head, body) {
   const pane = panes[head.pane];
   if (head.kind === "clip") begin(head.panes);
   else if (head.kind === "unit") pane.startUnit(head);
@@ -46,6 +46,7 @@ async function receive(head, body) {
   else if (head.kind === "end") finish(head);
   else if (head.kind === "paint") {
     await pane.paint(head, body);
+    if (job !== film.job) return;
     head.sizes.forEach((_, offset) => markStrip(head.first + offset));
     if (!calm.matches || clock.playing) wake();
     else seek(head.first);
@@ -80,7 +81,7 @@ function finish(head) {
 function follow(job) {
   film.unfollow?.();
   film.job = job;
-  film.unfollow = followJob(job, receive, say);
+  film.unfollow = followJob(job, (head, body) => receive(job, head, body), say);
   const box = element.getBoundingClientRect();
   if (box.top > innerHeight * 0.7) element.scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
 }

@@ -35,9 +35,9 @@ function followJob(job, onMessage, onLost) {
     if (response.status === 404) return onLost("This film is no longer on the server.");
     if (!response.ok) throw new Error("status " + response.status);
     for await (const [head, body] of readMessages(response.body)) {
+      if (abort.signal.aborted) return; // what was already here belongs to a film that nobody watches any more
       failures = 0;
-      if (head.seq === undefined) continue;
-      if (head.seq < next) continue;
+      if (head.seq === undefined || head.seq < next) continue;
       await onMessage(head, body);
       next = head.seq + 1;
       if (head.kind === "end") over = true;

@@ -11,8 +11,7 @@ _PIXELS = """index => {
 
 
 def ask(page, prompt: str = "a ball", plan: str = "cube", seed: int | None = 7) -> None:
-    """Fills in the form, once the film before has sent everything (its seed would overwrite ours)."""
-    page.wait_for_function("!document.querySelector('#va-queue .generating, #va-queue .progress-text')")
+    """Fills in the form."""
     page.fill("#va-prompt textarea", prompt)
     page.check(f".va-choices input[value={plan}]", force=True)
     drawn = page.get_by_label("New seed each time")
@@ -32,6 +31,14 @@ def generate(page, **asked) -> None:
 def wait_for_phase(page, phase: str) -> None:
     """Waits until the film is "making", "done", "stopped" or "failed"."""
     page.wait_for_selector(f".va-pane[data-phase={phase}]")
+    if phase == "done":
+        # The list of settings comes last, with the seed; until then Generate would do nothing.
+        wait_for_settings(page, page.text_content(".va-fact-seed"))
+
+
+def wait_for_settings(page, text: str) -> None:
+    """Waits until the settings of the finished film say so."""
+    page.wait_for_function("text => document.querySelector('#va-settings dl')?.textContent.includes(text)", arg=text)
 
 
 def wait_for_units(page, count: int) -> None:

@@ -12,7 +12,7 @@ from gradio_client import Client
 from videoar.video import read_settings
 
 from .conftest import PHONE
-from .steps import ask, generate, status, wait_for_phase, wait_for_units
+from .steps import ask, generate, status, wait_for_phase, wait_for_settings, wait_for_units
 
 LOOKS = {
     "light": {"color_scheme": "light"},
@@ -60,7 +60,6 @@ def test_every_look_is_accessible_and_fits(open_page, server, axe, shot, look):
     generate(page)
     wait_for_phase(page, "done")
     page.wait_for_selector("#va-film video")
-    page.wait_for_function("document.querySelector('#va-settings dl').textContent.includes('a ball')")
     shot(page, f"{look}-done")
     findings["done"] = violations(page, axe)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
@@ -106,7 +105,7 @@ def test_markup_in_a_prompt_is_shown_and_not_run(page):
     )
     generate(page, prompt=prompt)
     wait_for_phase(page, "done")
-    page.wait_for_function("document.querySelector('#va-settings dl').textContent.includes('onerror')")
+    wait_for_settings(page, "onerror")
     assert page.locator("#va-settings dd").first.text_content() == prompt
     assert page.get_attribute(".va-screen canvas", "aria-label") == f"Film: {prompt}"
     assert page.evaluate("window.hacked") is None
@@ -140,7 +139,7 @@ def test_stop_keeps_what_is_there_and_can_be_pressed_twice(open_page, slow_serve
     wait_for_phase(page, "stopped")
     assert status(page).startswith("Stopped after ")
     page.wait_for_selector("#va-film video")
-    page.wait_for_function("document.querySelector('#va-settings dl').textContent.includes('Stopped')")
+    wait_for_settings(page, "Stopped")
     shot(page, "stopped")
     page.click("#va-stop")
     wait_for(lambda: engine(slow_server).load() == (0, 0))
@@ -182,7 +181,7 @@ def test_visitors_wait_their_turn(open_page, slow_server, shot):
 def test_the_finished_film_can_be_downloaded_with_its_settings(page, tmp_path):
     generate(page, seed=31)
     page.wait_for_selector("#va-film video")
-    page.wait_for_function("document.querySelector('#va-settings dl').textContent.includes('31')")
+    wait_for_settings(page, "31")
     with page.expect_download() as download:
         page.locator("#va-video a[download], #va-video button[aria-label*=ownload]").first.click()
     download.value.save_as(tmp_path / "film.mp4")

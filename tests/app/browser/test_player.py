@@ -8,7 +8,7 @@ import pytest
 from app.plans import choices
 from tests.app.fake import film_of
 
-from .steps import generate, picture, seek, shown_frame, status, wait_for_phase, wait_for_units
+from .steps import generate, picture, seek, shown_frame, status, wait_for_phase, wait_for_settings, wait_for_units
 
 
 def difference(page, frame: int, seed: int = 7) -> float:
@@ -145,10 +145,24 @@ def test_the_stream_resumes_after_a_lost_connection(page):
     assert difference(page, 20) < 4
 
 
+def test_a_new_film_is_not_mixed_with_the_one_before(page):
+    """The first stream comes at once and takes long to decode, the second begins meanwhile."""
+    generate(page, seed=70, plan="frame")
+    page.wait_for_function("document.querySelector('.va-fact-seed').textContent === '70'")
+    wait_for_settings(page, "70")
+    generate(page, seed=71)
+    wait_for_phase(page, "done")
+    assert page.text_content(".va-fact-units") == "8 of 8"
+    for frame in range(0, 29, 4):
+        seek(page, frame)
+        assert difference(page, frame, seed=71) < 4
+
+
 def test_a_job_that_is_gone_is_explained(page, shared):
     page.route("**/gradio_api/units/**", lambda route: route.fulfill(status=404, body="{}"))
-    generate(page)
+    generate(page, seed=404)
     page.wait_for_function("document.querySelector('.va-status').textContent.includes('no longer')")
+    wait_for_settings(page, "404")  # made all the same
     shared[1].clear()  # the browser itself reports the 404
 
 
