@@ -59,7 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
     progress = arguments.out.with_suffix(".clips.jsonl")
     progress.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    results, shown = [], []
+    results: list[dict[str, Any]] = []
+    shown: list[tuple[np.ndarray, dict[str, Any]]] = []
     for result in tqdm(evaluate(model, cases, request, progress), total=len(cases), unit="clip"):
         video = result.pop("video", None)
         if video is not None and len(shown) < 24:

@@ -104,8 +104,11 @@ def _empty(labels: np.ndarray, covers: list[np.ndarray]) -> np.ndarray:
 
 
 def _half(video: np.ndarray) -> np.ndarray:
-    total = sum(video[:, a::2, b::2].astype(np.uint16) for a in (0, 1) for b in (0, 1))
-    return ((total + 2) >> 2).astype(np.uint8)
+    total = np.full_like(video[:, ::2, ::2], 2, dtype=np.uint16)
+    for a in (0, 1):
+        for b in (0, 1):
+            total += video[:, a::2, b::2]
+    return (total >> 2).astype(np.uint8)
 
 
 def _standard(video: np.ndarray) -> np.ndarray:

@@ -75,8 +75,10 @@ def _bins(lab_N3: np.ndarray) -> np.ndarray:
 def _density(rgb_N3: np.ndarray) -> np.ndarray:
     """The share of colours in every bin, with some tolerance."""
     count = np.bincount(_bins(lab(rgb_N3)), minlength=int(np.prod(_BINS))).reshape(_BINS)
-    count = count.astype(np.float32) / len(rgb_N3)
-    blurred = (share * ndimage.gaussian_filter(count, width / _STEP, mode="constant") for share, width in _KERNEL)
+    share_of_bin = count.astype(np.float32) / len(rgb_N3)
+    blurred = (
+        share * ndimage.gaussian_filter(share_of_bin, width / _STEP, mode="constant") for share, width in _KERNEL
+    )
     return sum(blurred).ravel()
 
 

@@ -35,7 +35,9 @@ def score(seen: Seen, wanted: Attributes) -> dict[str, bool | None]:
     for name in ("color", "subject", "motion", "size"):
         result[name] = _every(_same(getattr(s, name, None), getattr(w, name)) for s, w in pairs)
     result["direction"] = _every(
-        None if w.motion is None or direction(w.motion) == "none" else bool(s) and s.direction == direction(w.motion)
+        None
+        if w.motion is None or direction(w.motion) == "none"
+        else s is not None and s.direction == direction(w.motion)
         for s, w in pairs
     )
     result["camera"] = _same(seen.camera, wanted.camera)
