@@ -84,8 +84,8 @@ class ServePreset:
     sampler: str = "euler"
     steps: int = 8
     timesteps: tuple[float, ...] = ()
-    shift: float = 2.0
-    guidance_scale: float = 2.0
+    shift: float = 3.0
+    guidance_scale: float = 3.5
 
 
 CAUSAL_PLANS = (("cube:2x2x2", 0.35), ("frame", 0.2), ("key_detail:4", 0.15), ("scale:3", 0.15), ("full", 0.15))
@@ -105,7 +105,7 @@ class Preset:
     base: FlowPreset = field(default_factory=lambda: FlowPreset(short_share=0.65))
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=2000,
+            steps=3000,
             batch=16,
             lr=1.5e-3,
             warmup=50,
