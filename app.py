@@ -6,7 +6,8 @@ import argparse
 import sys
 from functools import partial
 
-from app.device import load_model, make_device  # first: on ZeroGPU it must come before torch
+from app.device import ON_ZERO_GPU, make_device  # first: on ZeroGPU it must come before torch
+from app.model import load_model
 from app.server import DEFAULT_PORT, launch, serve_forever
 
 
@@ -19,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help='torch device, such as "cpu" or "cuda" (default: the best there is)')
     options = parser.parse_args(arguments)
 
-    device = make_device(partial(load_model, options.model, options.device))
+    # On ZeroGPU there is no GPU to be found yet: the weights are put there all the same, and nothing can run.
+    where = options.device or ("cuda" if ON_ZERO_GPU else None)
+    device = make_device(partial(load_model, options.model, where, warm_up=not ON_ZERO_GPU))
     try:
         server = launch(device, options.host, options.port)
     except ValueError as error:

@@ -53,14 +53,6 @@ def make_device(load: Callable[[], Any]) -> Device:
     return ZeroGpuDevice(load) if ON_ZERO_GPU else EngineDevice(load)
 
 
-def load_model(path: str | None = None, device: str | None = None) -> Any:
-    """The model in a folder or at a hub id (None: the built-in one) on a torch device (None: the best there is)."""
-    from videoar import checkpoint
-
-    # On ZeroGPU there is no GPU to be found yet, and still the weights must be put there.
-    return checkpoint.load_model(path, device or ("cuda" if ON_ZERO_GPU else None))
-
-
 class EngineDevice:
     """One engine thread owns the device; the model loads in the background while the page is already there."""
 

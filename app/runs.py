@@ -20,6 +20,7 @@ from app.hub import Hub, Job
 from app.limits import MOST_STEPS, read_request
 from app.replay import film_so_far
 from app.wire import mp4
+from videoar.plan import KINDS, PlanSpec
 from videoar.request import Request
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,10 @@ class Runs:
         except Exception as error:
             return html.escape(f"The model did not load. {_sentence(error)}"), gr.skip()
         info = model.info
-        text = f"Model: {info.name}, {info.width} × {info.height}, {info.frames} frames at {info.fps:g} a second"
+        text = f"{info.name} · {info.width} × {info.height} · {info.frames} frames at {info.fps:g} fps"
+        trained = {PlanSpec.parse(plan).kind for plan in info.plans}
+        if trained != set(KINDS):
+            text += f" · trained for {', '.join(sorted(trained))} only"
         return html.escape(text), gr.Slider(value=info.steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps)))
 
     def leave(self, request: gr.Request) -> None:
