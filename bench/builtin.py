@@ -33,12 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench builtin", description=__doc__)
     parser.add_argument("--model", help="model folder (default: the built-in model)")
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each kind (default: 5)")
-    parser.add_argument("--full-runs", type=int, default=3, help="runs of the 50-step comparison (default: 3)")
     parser.add_argument("--out", type=Path, help="default: bench/results/builtin.json")
     args = parser.parse_args(argv)
-    if args.runs < 1 or args.full_runs < 1:
-        raise ValueError("--runs and --full-runs are at least 1")
-    result = {**machine(), **serve(args.model, args.runs), **compare(args.model, args.runs, args.full_runs)}
+    if args.runs < 1:
+        raise ValueError("--runs is at least 1")
+    result = {**machine(), **serve(args.model, args.runs), **compare(args.model, args.runs)}
     print(write_result("builtin", result, args.out))
     for key in ("app_start_s", "first_pixels_s", "clip_s", "speedup_vs_full50", "peak_rss_mb"):
         print(f"{key:18} {result[key]}")
@@ -131,27 +130,21 @@ def _peak_rss(pid: int) -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def compare(model_path: str | None, runs: int, full_runs: int) -> dict[str, Any]:
-    """Few-step cubes against everything at once with 50 guided steps, in turn, so that both meet the same machine."""
+def compare(model_path: str | None, runs: int) -> dict[str, Any]:
+    """Few-step cubes against everything at once with 50 guided steps: pairs of runs, and the median of their ratios."""
     model = load_model(model_path)
-    kinds = {
-        "cube": Request(PROMPT, plan="cube", seed=1),
-        "full50": Request(PROMPT, plan="full", seed=1, steps=50, guidance_scale=5.0),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    _seconds(model, kinds["cube"])
-    for i in range(max(runs, full_runs)):
-        for name, count in (("cube", runs), ("full50", full_runs)):
-            if i < count:
-                seconds[name].append(_seconds(model, kinds[name]))
-    cube, full = (statistics.median(seconds[name]) for name in ("cube", "full50"))
+    cube = Request(PROMPT, plan="cube", seed=1)
+    full = Request(PROMPT, plan="full", seed=1, steps=50, guidance_scale=5.0)
+    _seconds(model, cube)
+    _seconds(model, Request(PROMPT, plan="full", seed=1, steps=2, guidance_scale=5.0))
+    pairs = [(_seconds(model, cube), _seconds(model, full)) for _ in range(runs)]
     return {
-        "speedup_vs_full50": round(full / cube, 2),
+        "speedup_vs_full50": round(statistics.median(slow / fast for fast, slow in pairs), 2),
         "cube_steps": model.info.steps,
         "cube_guidance": model.info.guidance_scale,
-        "cube_s": round(cube, 3),
-        "full50_s": round(full, 3),
-        "comparison_runs": {name: [round(s, 3) for s in values] for name, values in seconds.items()},
+        "cube_s": round(statistics.median(fast for fast, _ in pairs), 3),
+        "full50_s": round(statistics.median(slow for _, slow in pairs), 3),
+        "comparison_pairs": [[round(fast, 3), round(slow, 3)] for fast, slow in pairs],
         "model": model.info.name,
     }
 
