@@ -12,8 +12,10 @@ PROMPT ?= a red rocket rises under a starry night sky
 demo: $(VENV)/installed
 	$(BIN)/python app.py $(if $(PORT),--port $(PORT))
 
+# The prompt goes through the environment, where no shell reads it.
+video: export VIDEOAR_PROMPT = $(value PROMPT)
 video: $(VENV)/installed
-	$(BIN)/python -m videoar generate "$(subst ",\",$(PROMPT))" --out "$(OUT)" --plan $(PLAN)
+	$(BIN)/python -m videoar generate "$$VIDEOAR_PROMPT" --out "$(OUT)" --plan $(PLAN)
 
 test: $(VENV)/installed-dev
 	sh tests/browser_setup.sh $(VENV)
@@ -44,7 +46,7 @@ clean:
 	rm -rf $(VENV)
 
 $(VENV)/installed: requirements.txt constraints.txt
-	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else 'VideoAR needs Python 3.10 to 3.13, this is %d.%d; name another: make PYTHON=python3.11 demo' % v)"
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 12) else 'VideoAR needs Python 3.10 to 3.12, this is %d.%d; name another: make PYTHON=python3.11 demo' % v)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	touch $@

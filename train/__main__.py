@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .export import check_target
 from .presets import PRESETS, get_preset
 from .stages import STAGES, Workshop
 
@@ -48,8 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     args = parser.parse_args(argv)
-    workshop = Workshop(get_preset(args.preset), args.runs, args.seed, args.steps, args.init, args.out, args.threads)
     try:
+        if args.stage == "all" and args.steps is not None:
+            raise ValueError("--steps is for a single stage; `all` takes the steps of its preset")
+        if args.out is not None:
+            check_target(args.out)
+        preset = get_preset(args.preset)
+        workshop = Workshop(preset, args.runs, args.seed, args.steps, args.init, args.out, args.threads)
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)
             try:

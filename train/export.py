@@ -75,6 +75,7 @@ def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict)
 def export(workshop, out: Path) -> Path:
     """Write the newest transformer (causal, else base), the codec and the text encoder to the folder `out`."""
     w, preset = workshop, workshop.preset
+    check_target(out)
     stage = "causal" if Run(w.folder("causal")).checkpoints() else "base"
     saved = Run(w.need("base", w.folder(stage))).load()
     if saved is None:
@@ -103,10 +104,22 @@ def export(workshop, out: Path) -> Path:
             "stages": {k: v for k, v in records.items() if v},
         },
     )
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_model(Model(transformer.eval(), codec, w.text(), info), partial)
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    # The old model goes only when the new one is in its place.
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
     partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def check_target(out: Path) -> None:
+    """Raises ValueError for a folder that holds something other than a model: it would be replaced."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "model_index.json").exists())):
+        raise ValueError(f"{out} exists and is not a model folder; name another one with --out")

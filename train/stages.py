@@ -48,6 +48,8 @@ class Workshop:
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps must be at least 1, not {self.steps}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads must be at least 1, not {self.threads}")
         if self.threads:
             torch.set_num_threads(self.threads)
 
@@ -71,17 +73,18 @@ class Workshop:
         from transformers import AutoTokenizer, UMT5EncoderModel
 
         folder = self.need("text", self.folder("text") / "text_encoder").parent
-        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder").eval().requires_grad_(False)
+        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
+        encoder = encoder.eval().requires_grad_(False)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
 
     def codec(self) -> TinyCodec | AutoencoderKLWan:
         """The codec whose encoder is final: for the light one that is so before its decoder is trained."""
         if self.preset.codec.kind == "wan":
-            vae = AutoencoderKLWan.from_pretrained(self.need("vae", self.folder("vae") / "codec"))
+            vae = AutoencoderKLWan.from_pretrained(self.need("vae", self.folder("vae") / "codec"), use_safetensors=True)
             return vae.eval().requires_grad_(False).to(self.device)
         folder = self.need("linear", self.folder("vae") / "linear")
-        return TinyCodec.from_pretrained(folder).eval().requires_grad_(False).to(self.device)
+        return TinyCodec.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False).to(self.device)
 
     def source(self):
         if self.preset.render_on_device:
@@ -126,7 +129,9 @@ class Workshop:
             z = source.batch(0, 256).latents_BCFHW
             stds = {f: (torch.nn.functional.avg_pool3d(z, (1, f, f)).std() / z.std()).item() for f in (2, 4)}
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(stds))
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(stds))
+            partial.rename(path)
         return {int(k): v for k, v in json.loads(path.read_text()).items()}
 
 
@@ -144,7 +149,9 @@ def stage_text(w: Workshop, progress: Rows) -> None:
 def stage_linear(w: Workshop, progress: Rows) -> None:
     folder = w.folder("vae") / "linear"
     if w.preset.codec.kind == "tiny" and not folder.exists():
-        fit_linear_codec(w.preset, w.seed).save_pretrained(folder)
+        partial = folder.with_name("linear.partial")
+        fit_linear_codec(w.preset, w.seed).save_pretrained(partial)
+        partial.rename(folder)
 
 
 def stage_data(w: Workshop, progress: Rows) -> None:
@@ -166,7 +173,7 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
     if preset.codec.kind == "wan":
         codec = new_wan_vae(preset.codec, w.seed)
     else:
-        codec = TinyCodec.from_pretrained(w.need("linear", w.folder("vae") / "linear"))
+        codec = TinyCodec.from_pretrained(w.need("linear", w.folder("vae") / "linear"), use_safetensors=True)
     average = train_codec(Run(w.folder("vae")), codec, preset, w.seed, progress=progress)
     codec.load_state_dict(average)
     if preset.codec.kind == "wan":
@@ -180,7 +187,7 @@ def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> Non
         if not start.exists():
             raise ValueError(f"{start} does not exist; give --init a model folder, or run the stage before this one")
         folder = start / "transformer" if (start / "transformer").exists() else start
-        transformer = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32)
+        transformer = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
     transformer.train().requires_grad_(True)
     text, flow = w.text(), w.flow(stage)
 

@@ -180,6 +180,9 @@ def _best_device() -> torch.device:
 def _read_info(folder: Path) -> ModelInfo:
     path = folder / "videoar.json"
     if not path.exists() and (folder / "model_index.json").exists():
+        config = read_json(folder / "vae" / "config.json")
+        if config.get("_class_name") != "AutoencoderKLWan":
+            raise ValueError("this is not a complete model folder: videoar.json is missing")
         return ModelInfo(name=folder.name)
     values = read_json(path)
     known = {item.name for item in dataclasses.fields(ModelInfo)}
@@ -214,6 +217,9 @@ def _load_tokenizer(folder: Path) -> Any:
 
     if not folder.is_dir():
         raise ValueError("this model folder has no tokenizer/")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "spiece.model")):
+        # Without its vocabulary a tokenizer loads all the same, and turns every prompt into noise.
+        raise ValueError("this is not a complete model folder: tokenizer/tokenizer.json is missing")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raise bare Exception for damaged files

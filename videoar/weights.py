@@ -45,6 +45,8 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
         if tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)} instead of {list(expected[name].shape)}"
             raise ValueError(f"{name!r} in {folder.name} has the wrong shape: {shapes}")
+        if expected[name].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all()):
+            raise ValueError(f"{name!r} in {folder.name} holds numbers that are not finite: copy the weights again")
         state[name] = tensor.to(torch.float32 if keep_fp32.intersection(name.split(".")) else dtype)
     missing = [name for name in expected if name not in state and name not in tied]
     if missing:

@@ -189,3 +189,20 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     broken.mkdir()
     (broken / "state.safetensors").write_bytes(b"\x10\x00")
     assert run.load()[1]["step"] == 1
+
+
+def test_export_never_replaces_a_folder_that_is_not_a_model(prepared, tmp_path, capsys):
+    from train.__main__ import main
+
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["export", "--preset", "smoke", "--runs", str(prepared.runs), "--out", str(tmp_path)]) == 2
+    assert "is not a model folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("arguments", [["base", "--steps", "0"], ["all", "--steps", "5"], ["base", "--threads", "-1"]])
+def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, tmp_path, capsys):
+    from train.__main__ import main
+
+    assert main([*arguments, "--preset", "smoke", "--runs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -146,6 +146,12 @@ BROKEN = {
         lambda path: edit(path, lambda state: state.update({"surplus": torch.zeros(3)})),
         "surplus",
     ),
+    "not a number": (
+        f"transformer/{WEIGHTS}",
+        lambda path: edit(path, lambda state: state["proj_out.bias"].fill_(float("nan"))),
+        "not finite",
+    ),
+    "no vocabulary": ("tokenizer/tokenizer.json", Path.unlink, "tokenizer.json is missing"),
     "pickled transformer": (f"transformer/{WEIGHTS}", pickled, "pickle"),
     "pickled text encoder": ("text_encoder/model.safetensors", pickled, "pickle"),
     "no weights": (f"transformer/{WEIGHTS}", Path.unlink, "no weights"),
@@ -194,6 +200,14 @@ def test_folders_that_are_not_there(path):
 def test_an_empty_folder_is_no_model(tmp_path):
     with pytest.raises(ValueError, match="not a complete model folder"):
         load_model(tmp_path)
+
+
+def test_a_light_codec_without_videoar_json_is_not_taken_for_wan(copy):
+    (copy / "videoar.json").unlink()
+    config = json.loads((copy / "vae" / "config.json").read_text())
+    (copy / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "TinyCodec"}))
+    with pytest.raises(ValueError, match=r"videoar\.json is missing"):
+        load_model(copy)
 
 
 def test_weights_that_overflow_are_not_saved(tmp_path):

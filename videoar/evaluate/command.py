@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"videoar evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
