@@ -55,7 +55,7 @@ def build_app(runs: Runs) -> gr.Blocks:
                 with gr.Row(elem_id="va-seed-row", equal_height=True):
                     seed = gr.Number(label="Seed", value=0, precision=None, scale=1, min_width=110, elem_id="va-seed")
                     randomise = gr.Checkbox(label="New seed each time", value=True, scale=1, min_width=180)
-                steps = gr.Slider(1, MOST_STEPS, value=4, step=1, label="Steps per unit", elem_id="va-steps")
+                steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
                 model = gr.HTML("Loading the model.", apply_default_css=False, elem_id="va-model")
                 with gr.Accordion("What the built-in model understands", open=False, elem_id="va-guide"):
                     gr.HTML(_guide(), apply_default_css=False)

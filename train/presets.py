@@ -82,10 +82,10 @@ class ServePreset:
     """How the exported checkpoint wants to be sampled (fields of the same names in videoar.json)."""
 
     sampler: str = "euler"
-    steps: int = 4
+    steps: int = 8
     timesteps: tuple[float, ...] = ()
     shift: float = 3.0
-    guidance_scale: float = 4.0
+    guidance_scale: float = 5.0
 
 
 CAUSAL_PLANS = (("cube:2x2x2", 0.35), ("frame", 0.2), ("key_detail:4", 0.15), ("scale:3", 0.15), ("full", 0.15))
