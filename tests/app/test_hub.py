@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.hub import KEEPALIVE, Hub, Job
 from app.wire import unpack
+
+
+def run(coroutine):
+    """Runs it on a loop in another thread: Playwright keeps one running in this one after the first browser test."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def collect(job: Job, start: int = 0) -> list[int]:
@@ -18,7 +25,7 @@ def collect(job: Job, start: int = 0) -> list[int]:
     async def read() -> bytes:
         return b"".join([part async for part in job.read(start)])
 
-    return [head["seq"] for head, _ in unpack(asyncio.run(read()))]
+    return [head["seq"] for head, _ in unpack(run(read()))]
 
 
 def full_job(messages: int = 5, most_bytes: int = 1 << 20, body: bytes = b"x") -> Job:
@@ -71,7 +78,7 @@ def test_two_readers_and_a_writer_in_another_thread():
         job.close()
 
     writer = threading.Thread(target=write)
-    assert asyncio.run(both()) == [list(range(50)), list(range(10, 50))]
+    assert run(both()) == [list(range(50)), list(range(10, 50))]
     writer.join()
 
 
@@ -84,7 +91,7 @@ def test_a_silent_stream_is_kept_alive():
         await stream.aclose()
         return part
 
-    assert asyncio.run(first()) == KEEPALIVE
+    assert run(first()) == KEEPALIVE
     assert not job._readers
 
 

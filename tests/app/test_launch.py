@@ -49,6 +49,7 @@ def test_ports_that_do_not_exist(port):
 def test_without_a_wish_the_next_free_port_is_taken():
     first = free_port("127.0.0.1", None)
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", first))
         other.listen()
         assert free_port("127.0.0.1", None) > first

@@ -95,7 +95,7 @@ def test_an_unknown_job_is_not_found(server, path):
     assert "text/html" not in answer.headers["content-type"]
 
 
-@pytest.mark.parametrize("number", ["-1", "abc", "1e3", "９", "9" * 400])
+@pytest.mark.parametrize("number", ["-1", "abc", "1e3", "９", "9" * 400, "0" * 5000])
 def test_a_strange_start_is_refused(server, client, number):
     job = generate(client)[0]["job"]
     answer = httpx.get(f"{server.url}gradio_api/units/{job}", params={"start": number})

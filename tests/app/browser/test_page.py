@@ -195,7 +195,6 @@ def test_the_seed_of_the_last_film_can_be_used_again(page):
     wait_for_phase(page, "done")
     drawn = page.text_content(".va-fact-seed")
     page.wait_for_function(f"document.querySelector('#va-seed input').value === '{drawn}'")
-    ask(page, seed=int(drawn))
-    page.click("#va-go")
-    page.wait_for_function("document.querySelector('.va-pane').dataset.phase === 'done'")
+    generate(page, seed=int(drawn))
+    wait_for_phase(page, "done")
     assert page.text_content(".va-fact-seed") == drawn
