@@ -18,7 +18,7 @@ import torch
 
 from train.flow import FlowMatching
 from train.generator import train_flow
-from train.presets import get_preset
+from train.presets import Share, get_preset
 from train.run import Run
 from train.stages import Workshop
 from videoar.plan import PlanSpec
@@ -27,7 +27,11 @@ from videoar.transformer import VideoARTransformer3DModel
 from .machine import machine, write_result
 
 CUBE, FRAME = "cube:2x2x2", "frame"
-MIXES = {"mixed": ((CUBE, 0.5), (FRAME, 0.5)), "cube": ((CUBE, 1.0),), "frame": ((FRAME, 1.0),)}
+MIXES = {
+    "mixed": (Share(CUBE, 0.5), Share(FRAME, 0.5)),
+    "cube": (Share(CUBE, 1.0),),
+    "frame": (Share(FRAME, 1.0),),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     workshop = Workshop(get_preset(args.preset), args.runs, threads=args.threads)
     base = workshop.need("base", workshop.folder("base") / "transformer")
     text, source, grid, std = workshop.text(), workshop.source(), workshop.grid(), workshop.scale_std()
-    flow = dataclasses.replace(workshop.preset.causal, steps=args.steps, decay=0.0, warmup=20, lr=5e-4, short_share=0.0)
+    flow = dataclasses.replace(workshop.preset.causal, steps=args.steps, decay=0.0, warmup=20, lr=5e-4)
     losses: dict[str, dict[str, list[float]]] = {}
     for name, plans in MIXES.items():
         preset = dataclasses.replace(flow, plans=plans)

@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks (faster after some minutes; needs a C++ compiler)"
+    )
     args = parser.parse_args(argv)
     try:
         if args.stage == "all" and args.steps is not None:
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.out is not None:
             check_target(args.out)
         preset = get_preset(args.preset)
-        workshop = Workshop(preset, args.runs, args.seed, args.steps, args.init, args.out, args.threads)
+        workshop = Workshop(preset, args.runs, args.seed, args.steps, args.init, args.out, args.threads, args.compile)
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)
             try:

@@ -86,7 +86,7 @@ def export(workshop, out: Path) -> Path:
     codec = w.codec()
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
-    plans = [name for name, _ in getattr(preset, stage).plans]
+    plans = getattr(preset, stage).served()
     records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal")}
     info = model_info(
         w,

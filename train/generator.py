@@ -41,12 +41,14 @@ def train_flow(
     scale_std: dict[int, float],
     seed: int = 0,
     save_every: int = 200,
+    compiled: bool = False,
     progress: Callable[[dict], None] = lambda row: None,
     on_save: Callable[[int, VideoARTransformer3DModel, dict], None] = lambda step, model, average: None,
 ) -> dict[str, torch.Tensor]:
     """Train to the preset's number of steps, continuing from the newest checkpoint; return the averaged weights.
 
     Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not.
+    compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
     low_precision = "no"
@@ -67,10 +69,13 @@ def train_flow(
     source.refresh()
     if not len(source):
         raise ValueError("there are no clips to train on; run `python -m train data` first")
+    if compiled:
+        torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
+        for block in transformer.blocks:
+            block.compile()
     module = accelerator.prepare(module)
     optimizers = [accelerator.prepare(o) for o in optimizers]
-    short_plan = PlanSpec("full").build(Grid(preset.short_frames, grid.H, grid.W))
-    plans = [(PlanSpec.parse(name).build(grid), share) for name, share in preset.plans]
+    plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
 
     def save() -> None:
         inner = accelerator.unwrap_model(module).transformer
@@ -89,15 +94,15 @@ def train_flow(
             save()
             source.refresh()
         rank_step = step * accelerator.num_processes + accelerator.process_index
-        short = random.Random(f"short-{seed}-{step}").random() < preset.short_share
-        batch = source.batch(rank_step, preset.batch * (grid.T // preset.short_frames if short else 1))
+        plan = pick_plan(plans, step, seed)
+        batch = source.batch(rank_step, preset.batch * (grid.T // plan.grid.T))
         rng = random.Random(f"drop-{seed}-{rank_step}")
         prompts = ["" if rng.random() < preset.text_drop else p for p in batch.prompts]
         with torch.no_grad():
             embeddings = text(prompts).to(accelerator.device)
-        latents, plan = batch.latents_BCFHW, pick_plan(plans, step, seed)
-        if short:
-            latents, plan = excerpts(latents, preset.short_frames, rank_step, seed), short_plan
+        latents = batch.latents_BCFHW
+        if plan.grid.T < grid.T:
+            latents = excerpts(latents, plan.grid.T, rank_step, seed)
         with accelerator.autocast():
             noise_seed = random.Random(f"noise-{seed}-{rank_step}").getrandbits(62)
             loss = module(latents.to(accelerator.device), embeddings, plan, noise_seed)

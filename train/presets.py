@@ -40,7 +40,7 @@ class CodecPreset:
 
 @dataclass(frozen=True)
 class TransformerPreset:
-    patch: int = 4
+    patch: int = 2
     width: int = 256
     layers: int = 6
     heads: int = 4
@@ -51,13 +51,24 @@ class TransformerPreset:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A part of the batches: the plan that they train, on excerpts of `frames` latent frames (None: whole clips).
+
+    A batch of excerpts holds as many more of them as they are shorter: what things look like is learnt from many clips,
+    not from many frames of one.
+    """
+
+    plan: str
+    share: float
+    frames: int | None = None
+
+
+@dataclass(frozen=True)
 class FlowPreset:
     """One flow-matching stage of the transformer.
 
-    plans maps a plan to its share of the batches; `clips` of a batch see one plan. `decay` is the last part of the
-    steps, over which the learning rate falls linearly to zero. `context_noise` is the largest sigma mixed into the
-    clean context. A part `short_share` of the batches holds excerpts of `short_frames` latent frames of as many more
-    clips: what things look like is learnt from many clips, not from many frames of one.
+    `batch` counts whole clips. `decay` is the last part of the steps, over which the learning rate falls linearly to
+    zero. `context_noise` is the largest sigma mixed into the clean context.
     """
 
     steps: int = 1800
@@ -70,11 +81,13 @@ class FlowPreset:
     clip: float = 1.0
     ema: float = 0.998
     text_drop: float = 0.1
-    shift: float = 3.0
-    plans: tuple[tuple[str, float], ...] = (("full", 1.0),)
+    shift: float = 5.0
+    plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
-    short_frames: int = 2
-    short_share: float = 0.0
+
+    def served(self) -> list[str]:
+        """The plans of whole clips, in order: what a model trained so can be asked for."""
+        return list(dict.fromkeys(s.plan for s in self.plans if s.frames is None))
 
 
 @dataclass(frozen=True)
@@ -84,11 +97,19 @@ class ServePreset:
     sampler: str = "euler"
     steps: int = 8
     timesteps: tuple[float, ...] = ()
-    shift: float = 3.0
+    shift: float = 5.0
     guidance_scale: float = 5.0
 
 
-CAUSAL_PLANS = (("cube:2x2x2", 0.35), ("frame", 0.2), ("key_detail:4", 0.15), ("scale:3", 0.15), ("full", 0.15))
+CAUSAL_PLANS = (
+    Share("cube:2x2x2", 0.25),
+    Share("frame", 0.15),
+    Share("key_detail:4", 0.1),
+    Share("scale:3", 0.1),
+    Share("full", 0.1),
+    Share("cube:1x2x2", 0.2, frames=4),  # half of cube:2x2x2
+    Share("frame", 0.1, frames=4),
+)
 
 
 @dataclass(frozen=True)
@@ -102,17 +123,16 @@ class Preset:
     text: TextPreset = field(default_factory=TextPreset)
     codec: CodecPreset = field(default_factory=CodecPreset)
     transformer: TransformerPreset = field(default_factory=TransformerPreset)
-    base: FlowPreset = field(default_factory=lambda: FlowPreset(short_share=0.65))
-    causal: FlowPreset = field(
+    base: FlowPreset = field(
         default_factory=lambda: FlowPreset(
             steps=3000,
-            batch=16,
-            lr=1.5e-3,
-            warmup=50,
-            decay=0.5,
-            plans=CAUSAL_PLANS,
-            context_noise=0.2,
-            short_share=0.3,
+            batch=8,
+            plans=(Share("full", 0.45, frames=1), Share("full", 0.35, frames=2), Share("full", 0.2)),
+        )
+    )
+    causal: FlowPreset = field(
+        default_factory=lambda: FlowPreset(
+            steps=2000, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
         )
     )
     serve: ServePreset = field(default_factory=ServePreset)
@@ -126,7 +146,7 @@ GPU = Preset(
     render_on_device=True,
     text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
     codec=CodecPreset(kind="wan", z_dim=16, steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
-    transformer=TransformerPreset(patch=2, width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
+    transformer=TransformerPreset(width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
     base=FlowPreset(steps=8000, batch=256, lr=1e-3, decay=0.4, ema=0.999),
     causal=FlowPreset(steps=2000, batch=128, lr=3e-4, decay=0.4, plans=CAUSAL_PLANS, context_noise=0.2, ema=0.999),
 )
@@ -139,13 +159,20 @@ SMOKE = Preset(
     pool_clips=16,
     text=TextPreset(width=32, layers=1, heads=2, ffn=32, steps=4, batch=4),
     codec=CodecPreset(fit_clips=16, steps=3, batch=2, crop=16, frames=9),
-    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, patch=2),
-    base=FlowPreset(steps=3, batch=2, warmup=1, short_frames=1, short_share=0.5),
+    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16),
+    base=FlowPreset(steps=3, batch=2, warmup=1, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
     causal=FlowPreset(
         steps=3,
         batch=2,
         warmup=1,
-        plans=(("cube:2x2x2", 0.5), ("frame", 0.2), ("key_detail:2", 0.1), ("scale:2", 0.1), ("full", 0.1)),
+        plans=(
+            Share("cube:2x2x2", 0.4),
+            Share("frame", 0.2),
+            Share("key_detail:2", 0.1),
+            Share("scale:2", 0.1),
+            Share("full", 0.1),
+            Share("cube:1x2x2", 0.1, frames=2),
+        ),
         context_noise=0.2,
     ),
 )
@@ -155,7 +182,7 @@ SMOKE_WAN = dataclasses.replace(
     name="smoke-wan",
     render_on_device=True,
     codec=CodecPreset(kind="wan", z_dim=4, base_dim=4, fit_clips=8, steps=2, batch=2, crop=16, frames=9),
-    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, patch=2, prediction_type="flow"),
+    transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, prediction_type="flow"),
 )
 
 PRESETS = {p.name: p for p in (CPU, GPU, SMOKE, SMOKE_WAN)}

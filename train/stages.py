@@ -44,6 +44,7 @@ class Workshop:
     init: Path | None = None
     out: Path | None = None
     threads: int | None = None
+    compiled: bool = False
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
@@ -204,6 +205,7 @@ def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> Non
         flow,
         w.scale_std(),
         w.seed,
+        compiled=w.compiled,
         progress=progress,
         on_save=on_save,
     )
@@ -215,7 +217,7 @@ def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, 
     """A contact sheet of what these weights make of the example prompts."""
     transformer = w.new_transformer().to(w.device)
     transformer.load_state_dict(weights)
-    plans = [name for name, _ in getattr(w.preset, stage).plans]
+    plans = getattr(w.preset, stage).served()
     serve = w.preset.serve if stage == "causal" else w.preset.serve_base
     info = model_info(w, plans, serve, provenance={})
     model = Model(transformer.eval(), w.codec(), text, info)

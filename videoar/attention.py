@@ -26,7 +26,7 @@ def attention_bias(mask_NS: torch.Tensor | None, dtype: torch.dtype) -> torch.Te
 
 def attend(q_BNHD, k_BSHD, v_BSHD, bias=None, backend=None) -> torch.Tensor:
     """Softmax attention, [B, N, H, D]; bias from attention_bias()."""
-    if q_BNHD.device.type == "cpu" and q_BNHD.dtype == torch.bfloat16 and not torch.compiler.is_compiling():
+    if q_BNHD.device.type == "cpu" and q_BNHD.dtype == torch.bfloat16:
         return _attend_cpu_bf16(q_BNHD, k_BSHD, v_BSHD, bias)
     return dispatch_attention_fn(q_BNHD, k_BSHD, v_BSHD, attn_mask=bias, backend=backend)
 
