@@ -56,12 +56,24 @@ def sample_sigmas(shape: tuple[int, ...], shift: float, generator: torch.Generat
 class FlowMatching(nn.Module):
     """The loss as one module call, so that data-parallel wrappers see every parameter used inside `forward`."""
 
-    def __init__(self, transformer: VideoARTransformer3DModel, preset: FlowPreset, scale_std: dict[int, float]):
+    def __init__(
+        self,
+        transformer: VideoARTransformer3DModel,
+        preset: FlowPreset,
+        scale_std: dict[int, float],
+        teacher: VideoARTransformer3DModel | None = None,
+    ):
         super().__init__()
-        self.transformer, self.preset, self.scale_std = transformer, preset, scale_std
+        self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
-    def forward(self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, seed: int) -> Tensor:
-        """Mean squared velocity error of a batch; `seed` fixes the noise."""
+    def forward(
+        self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, seed: int, no_text_1LE: Tensor | None = None
+    ) -> Tensor:
+        """Mean squared velocity error of a batch; `seed` fixes the noise.
+
+        With a teacher the target is its velocity, guided away from the empty prompt `no_text_1LE` (guidance
+        distillation, Meng et al., 2023): the student then needs one forward where guidance needs two.
+        """
         device = latents_BCFHW.device
         generator = torch.Generator().manual_seed(seed)
         patch = tuple(self.transformer.config.patch_size)
@@ -73,10 +85,9 @@ class FlowMatching(nn.Module):
         sigma = sigma_BU[:, ids, None]
         noise = torch.randn(x.shape, generator=generator).to(device)
         noisy = (1 - sigma) * x + sigma * noise
-        text_kv = self.transformer.encode_text(text_BLE)
-        if units == 1:
-            velocity = self.transformer(noisy, sigma_BU * 1000, text_kv, positions)
-        else:
+        inputs = [noisy, sigma_BU * 1000, positions]
+        kwargs: dict = {}
+        if units > 1:
             context = x
             if self.preset.context_noise:
                 # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look
@@ -85,12 +96,18 @@ class FlowMatching(nn.Module):
                 amount = (amount * (torch.rand(len(x), 1, 1, generator=generator) < 0.5)).to(device)
                 context = (1 - amount) * x + amount * torch.randn(x.shape, generator=generator).to(device)
             timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
-            velocity = self.transformer(
-                torch.cat([context, noisy], 1),
-                timesteps,
-                text_kv,
-                torch.cat([positions, positions]),
-                token_unit_N=torch.cat([ids, ids + units]),
-                mask=teacher_forcing_mask(ids),
-            )[:, x.shape[1] :]
-        return F.mse_loss(velocity.float(), noise - x)
+            inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
+            kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
+
+        def velocity(network: VideoARTransformer3DModel, text: Tensor) -> Tensor:
+            tokens, timestep, places = inputs
+            return network(tokens, timestep, text, places, **kwargs)[:, -x.shape[1] :].float()
+
+        if self.teacher is None:
+            target = noise - x
+        else:
+            assert no_text_1LE is not None, "a guided target needs the empty prompt"
+            with torch.no_grad():
+                without = velocity(self.teacher, no_text_1LE.expand_as(text_BLE))
+                target = without.lerp(velocity(self.teacher, text_BLE), self.preset.teacher_guidance)
+        return F.mse_loss(velocity(self.transformer, text_BLE), target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Callable
@@ -55,7 +56,10 @@ def train_flow(
     if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported():
         low_precision = "bf16"
     accelerator = Accelerator(mixed_precision=low_precision, cpu=not torch.cuda.is_available())
-    module = FlowMatching(transformer, preset, scale_std)
+    teacher = None
+    if preset.teacher_guidance:
+        teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
+    module = FlowMatching(transformer, preset, scale_std, teacher)
     optimizers = make_optimizers(module, preset.optimizer, preset.weight_decay)
     average = Average(transformer, preset.ema)
     step = 0
@@ -71,8 +75,9 @@ def train_flow(
         raise ValueError("there are no clips to train on; run `python -m train data` first")
     if compiled:
         torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
-        for block in transformer.blocks:
-            block.compile()
+        for network in (transformer, teacher):
+            for block in () if network is None else network.blocks:
+                block.compile()
     module = accelerator.prepare(module)
     optimizers = [accelerator.prepare(o) for o in optimizers]
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
@@ -100,12 +105,13 @@ def train_flow(
         prompts = ["" if rng.random() < preset.text_drop else p for p in batch.prompts]
         with torch.no_grad():
             embeddings = text(prompts).to(accelerator.device)
+            no_text = text([""]).to(accelerator.device)
         latents = batch.latents_BCFHW
         if plan.grid.T < grid.T:
             latents = excerpts(latents, plan.grid.T, rank_step, seed)
         with accelerator.autocast():
             noise_seed = random.Random(f"noise-{seed}-{rank_step}").getrandbits(62)
-            loss = module(latents.to(accelerator.device), embeddings, plan, noise_seed)
+            loss = module(latents.to(accelerator.device), embeddings, plan, noise_seed, no_text)
         value = loss.item()
         if value != value or value == float("inf"):
             raise FloatingPointError(f"the loss is {value} at step {step}; the last good checkpoint is in {run.folder}")

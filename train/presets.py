@@ -68,7 +68,8 @@ class FlowPreset:
     """One flow-matching stage of the transformer.
 
     `batch` counts whole clips. `decay` is the last part of the steps, over which the learning rate falls linearly to
-    zero. `context_noise` is the largest sigma mixed into the clean context.
+    zero. `context_noise` is the largest sigma mixed into the clean context. `teacher_guidance` above 0: the target is
+    the velocity of the network as it was at the start, guided by so much.
     """
 
     steps: int = 1800
@@ -84,6 +85,7 @@ class FlowPreset:
     shift: float = 5.0
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
+    teacher_guidance: float = 0.0
 
     def served(self) -> list[str]:
         """The plans of whole clips, in order: what a model trained so can be asked for."""
@@ -135,8 +137,26 @@ class Preset:
             steps=2000, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
         )
     )
+    guidance: FlowPreset = field(
+        default_factory=lambda: FlowPreset(
+            steps=400,
+            batch=6,
+            lr=5e-4,
+            warmup=20,
+            decay=0.5,
+            ema=0.99,
+            text_drop=0.0,
+            plans=CAUSAL_PLANS,
+            teacher_guidance=5.0,
+        )
+    )
     serve: ServePreset = field(default_factory=ServePreset)
     serve_base: ServePreset = field(default_factory=lambda: ServePreset(steps=50, guidance_scale=3.0))
+    serve_guidance: ServePreset = field(default_factory=lambda: ServePreset(guidance_scale=1.0))
+
+    def serving(self, stage: str) -> ServePreset:
+        """How the network of a stage wants to be sampled."""
+        return {"base": self.serve_base, "guidance": self.serve_guidance}.get(stage, self.serve)
 
 
 CPU = Preset(name="builtin-cpu")
@@ -149,6 +169,9 @@ GPU = Preset(
     transformer=TransformerPreset(width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
     base=FlowPreset(steps=8000, batch=256, lr=1e-3, decay=0.4, ema=0.999),
     causal=FlowPreset(steps=2000, batch=128, lr=3e-4, decay=0.4, plans=CAUSAL_PLANS, context_noise=0.2, ema=0.999),
+    guidance=FlowPreset(
+        steps=600, batch=128, lr=2e-4, decay=0.5, ema=0.99, text_drop=0.0, plans=CAUSAL_PLANS, teacher_guidance=5.0
+    ),
 )
 
 # A few steps of everything in seconds: for the tests and for trying a change.
@@ -174,6 +197,14 @@ SMOKE = Preset(
             Share("cube:1x2x2", 0.1, frames=2),
         ),
         context_noise=0.2,
+    ),
+    guidance=FlowPreset(
+        steps=3,
+        batch=2,
+        warmup=1,
+        text_drop=0.0,
+        plans=(Share("cube:2x2x2", 0.7), Share("full", 0.3)),
+        teacher_guidance=3.0,
     ),
 )
 

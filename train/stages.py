@@ -218,7 +218,7 @@ def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, 
     transformer = w.new_transformer().to(w.device)
     transformer.load_state_dict(weights)
     plans = getattr(w.preset, stage).served()
-    serve = w.preset.serve if stage == "causal" else w.preset.serve_base
+    serve = w.preset.serving(stage)
     info = model_info(w, plans, serve, provenance={})
     model = Model(transformer.eval(), w.codec(), text, info)
     clips, captions = [], []
@@ -239,6 +239,11 @@ def stage_causal(w: Workshop, progress: Rows) -> None:
     run_flow(w, "causal", w.init or w.need("base", w.folder("base") / "transformer"), progress)
 
 
+def stage_guidance(w: Workshop, progress: Rows) -> None:
+    """Distil guidance into the causal network, which then needs one forward a step instead of two."""
+    run_flow(w, "guidance", w.init or w.need("causal", w.folder("causal") / "transformer"), progress)
+
+
 def stage_export(w: Workshop, progress: Rows) -> None:
     export(w, w.out or w.folder("model"))
 
@@ -250,5 +255,6 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "vae": stage_vae,
     "base": stage_base,
     "causal": stage_causal,
+    "guidance": stage_guidance,
     "export": stage_export,
 }

@@ -79,6 +79,22 @@ def test_a_perfect_prediction_has_no_loss():
         assert loss.item() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["cube:2x2x2", "full"])
+def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
+    """Guidance 1 is the teacher itself; otherwise the error is (g - 1) times what the prompt changes."""
+    plan = PlanSpec.parse(name).build(Grid(3, 4, 4))
+    latents, text, nothing = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 5, 16), torch.randn(1, 5, 16)
+    preset = FlowPreset(teacher_guidance=1.0)
+    with torch.no_grad():
+        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, 3, nothing) < 1e-9
+        losses = [
+            FlowMatching(transformer, FlowPreset(teacher_guidance=g), {}, transformer)(latents, text, plan, 3, nothing)
+            for g in (2.0, 4.0)
+        ]
+    assert losses[0] > 1e-6
+    assert torch.allclose(losses[1], 9 * losses[0], rtol=1e-3)
+
+
 def test_coarse_levels_are_area_averages_of_unit_spread():
     latents = torch.randn(2, 4, 2, 8, 8)
     plan = PlanSpec.parse("scale:2").build(Grid(2, 4, 4))

@@ -35,12 +35,13 @@ def prepared(tmp_path_factory):
 
 
 def test_all_stages_make_a_folder_that_generates_every_plan(prepared, tmp_path):
-    run_stages(prepared, "base", "causal")
+    run_stages(prepared, "base", "causal", "guidance")
     workshop = dataclasses.replace(prepared, out=tmp_path / "model")
     run_stages(workshop, "export")
     model = load_model(tmp_path / "model", device="cpu")
-    assert model.info.provenance["stage"] == "causal"
-    assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal"}
+    assert model.info.provenance["stage"] == "guidance"
+    assert model.info.guidance_scale == 1.0
+    assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal", "guidance"}
     for plan in model.info.plans:
         last = list(generate(model, Request("a red ball rises", plan=plan, seed=1, steps=1)))[-1]
         assert isinstance(last, ClipFinished)
@@ -57,24 +58,24 @@ def test_the_gpu_recipe_with_a_wan_autoencoder_makes_a_folder_too(tmp_path):
     assert last.video.shape == (9, 32, 32, 3)
 
 
-@pytest.mark.parametrize("stage", ["text", "vae", "base", "causal"])
+@pytest.mark.parametrize("stage", ["text", "vae", "base", "causal", "guidance"])
 def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
     """Four steps in one go equal two steps, a fresh process, and two more."""
+    if stage in ("causal", "guidance"):
+        run_stages(prepared, "base")
+    if stage == "guidance":
+        run_stages(prepared, "causal")
     link = tmp_path / SMOKE.name
     link.mkdir()
-    for name in ("text", "vae", "data", "base"):
+    for name in ("text", "vae", "data", "base", "causal"):
         if name != stage and prepared.folder(name).exists():
             (link / name).symlink_to(prepared.folder(name))
     if stage == "vae":
         (link / "vae").mkdir()
         (link / "vae" / "linear").symlink_to(prepared.folder("vae") / "linear")
-    if stage == "causal":
-        run_stages(prepared, "base")
     # A constant learning rate: the schedule would otherwise depend on the number of steps asked for.
-    flow = dataclasses.replace(SMOKE.base, decay=0.0)
-    preset = dataclasses.replace(
-        SMOKE, base=flow, causal=dataclasses.replace(SMOKE.causal, decay=0.0), codec=SMOKE.codec, text=SMOKE.text
-    )
+    constant = {n: dataclasses.replace(getattr(SMOKE, n), decay=0.0) for n in ("base", "causal", "guidance")}
+    preset = dataclasses.replace(SMOKE, **constant)
 
     def final(folder, save_every):
         from train import generator, text, vae
