@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from .plan import Grid, PlanSpec
+from .request import shown
 from .text import TextEncoder
 from .transformer import VideoARTransformer3DModel
 from .weights import load_part, read_json, save_part, scrub, write_json
@@ -47,24 +47,73 @@ class ModelInfo:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            value, default = getattr(self, item.name), item.default
+        for name, (wanted, fits) in _WANTED.items():
+            value = getattr(self, name)
             if isinstance(value, list):
-                object.__setattr__(self, item.name, tuple(value))
-            number = isinstance(default, (int, float)) and not isinstance(default, bool)
-            if number and (isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)):
-                raise ValueError(f"{item.name} in videoar.json must be a number, not {value!r}")
-        if self.sampler not in ("few_step", "euler"):
-            raise ValueError(f"sampler in videoar.json is few_step or euler, not {self.sampler!r}")
-        if not self.plans:
-            raise ValueError("plans in videoar.json names at least one plan")
+                object.__setattr__(self, name, value := tuple(value))
+            if not fits(value):
+                raise ValueError(f"{name} is {wanted}, not {shown(value)}")
         for plan in self.plans:
             PlanSpec.parse(plan)
+        if self.window is not None and self.sink >= self.window:
+            raise ValueError(f"sink is smaller than window ({self.window}), of which it is a part, not {self.sink}")
 
     def level_std(self, levels: int) -> tuple[float, ...]:
         """The deviation of each level of a pyramid, coarsest first; 1 where the checkpoint does not say."""
         known = self.scale_std[-levels:]
         return (1.0,) * (levels - len(known)) + tuple(known)
+
+
+_Check = tuple[str, Callable[[Any], bool]]  # what is wanted, and whether a value is that
+
+
+def _whole(low: int, high: int) -> _Check:
+    return f"a whole number from {low} to {high}", lambda value: type(value) is int and low <= value <= high
+
+
+def _number(low: float, high: float) -> _Check:
+    """A number in [low, high]; NaN is in no range."""
+    return f"a number from {low:g} to {high:g}", lambda value: type(value) in (int, float) and low <= value <= high
+
+
+def _list_of(check: _Check, most: int, least: int = 0) -> _Check:
+    wanted, fits = check
+    return (
+        f"a list of {least} to {most}, each {wanted}",
+        lambda value: isinstance(value, tuple) and least <= len(value) <= most and all(map(fits, value)),
+    )
+
+
+def _or_null(check: _Check) -> _Check:
+    wanted, fits = check
+    return f"{wanted}, or null", lambda value: value is None or fits(value)
+
+
+_TEXT: _Check = ("a text of 1 to 500 characters", lambda value: isinstance(value, str) and 0 < len(value) <= 500)
+_TIMESTEPS = _list_of(_number(1, 1000), 1000)
+# The fields of ModelInfo, with room beyond what is known to work, but not for what cannot.
+_WANTED: dict[str, _Check] = {
+    "name": _TEXT,
+    "plans": _list_of(_TEXT, 100, least=1),
+    "sampler": ("few_step or euler", lambda value: value in ("few_step", "euler")),
+    "steps": _whole(1, 1000),
+    "timesteps": (
+        f"{_TIMESTEPS[0]}, from large to small",
+        lambda value: _TIMESTEPS[1](value) and list(value) == sorted(set(value), reverse=True),
+    ),
+    "shift": _number(0.01, 100),
+    "guidance_scale": _number(0, 30),
+    "window": _or_null(_whole(1, 10_000)),
+    "sink": _whole(0, 10_000),
+    "relative": ("true or false", lambda value: isinstance(value, bool)),
+    "height": _whole(8, 4096),
+    "width": _whole(8, 4096),
+    "frames": ("1 + 4n, at most 10001", lambda value: type(value) is int and 1 <= value <= 10_001 and value % 4 == 1),
+    "fps": _number(0.1, 240),
+    "scale_std": _list_of(_number(0.001, 1000), 8),
+    "text_length": _whole(1, 4096),
+    "provenance": ("an object", lambda value: isinstance(value, Mapping)),
+}
 
 
 @dataclass
@@ -121,7 +170,9 @@ def load_model(
         config = read_json(folder / part / "config.json")
         parts[part] = load_part(folder / part, _part_class(part, config), config, dtype).to(device)
     text = TextEncoder(_load_tokenizer(folder / "tokenizer"), parts["text_encoder"], info.text_length)
-    return Model(parts["transformer"], parts["vae"], text, info)
+    model = Model(parts["transformer"], parts["vae"], text, info)
+    _check_fit(model)
+    return model
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
@@ -188,8 +239,26 @@ def _read_info(folder: Path) -> ModelInfo:
     known = {item.name for item in dataclasses.fields(ModelInfo)}
     try:
         return ModelInfo(**{key: value for key, value in values.items() if key in known})
-    except TypeError as error:
-        raise ValueError(f"videoar.json of {folder.name} cannot be used: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder.name}/videoar.json: {error}") from error
+
+
+def _check_fit(model: Model) -> None:
+    """Raises ValueError for parts that do not fit one another, before a film finds out."""
+    config, latents = model.transformer.config, model.vae.config.z_dim
+    text_config: Any = model.text.encoder.config
+    if model.patch[0] != 1:
+        raise ValueError(f"transformer/config.json: patch_size begins with 1, not {model.patch[0]}")
+    if not config.in_channels == config.out_channels == latents:
+        channels = f"{config.in_channels} in and {config.out_channels} out"
+        raise ValueError(f"transformer/config.json: the vae has {latents} latent channels, not {channels}")
+    if config.text_dim != text_config.d_model:
+        wanted = f"the text encoder's {text_config.d_model}"
+        raise ValueError(f"transformer/config.json: text_dim is {wanted}, not {config.text_dim}")
+    try:
+        model.grid(model.info)
+    except ValueError as error:
+        raise ValueError(f"the default size in videoar.json does not fit the model: {error}") from error
 
 
 def _part_class(part: str, config: dict[str, Any]) -> type:

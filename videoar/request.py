@@ -56,7 +56,7 @@ class Request:
         if self.guidance_scale is not None:
             g = self.guidance_scale
             if isinstance(g, bool) or not isinstance(g, (int, float)) or not 0 <= g <= 30:  # NaN is in no range
-                raise ValueError(f"guidance_scale is a number from 0 to 30 (1 is without guidance), not {_shown(g)}")
+                raise ValueError(f"guidance_scale is a number from 0 to 30 (1 is without guidance), not {shown(g)}")
             set_(self, "guidance_scale", float(g))
 
 
@@ -137,13 +137,13 @@ def _whole(name: str, value: Any, low: int, high: int) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} is a whole number from {low} to {high}, not {_shown(value)}")
+        raise ValueError(f"{name} is a whole number from {low} to {high}, not {shown(value)}")
 
 
-def _shown(value: Any) -> str:
-    # A number of ten thousand digits cannot even be printed (and is no help in a message).
-    return (
-        f"a number of {value.bit_length()} bits"
-        if isinstance(value, int) and value.bit_length() > 80
-        else repr(value)[:40]
-    )
+def shown(value: Any) -> str:
+    """A value as an error message names it: short, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 80:
+        # Ten thousand digits cannot even be printed.
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,14 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .request import shown
 from .transformer import VideoARTransformer3DModel
 
 SHARD_SIZE = "15MB"  # below 16 MB, so that a model fits into a git repository without large-file storage
+# Of a config: what is built in a loop, and what tables in memory are made of (widths become shapes only).
+_LAYERS = ("num_layers", "num_res_blocks", "depths")
+_MOST = {"rope_max_seq_len": 1 << 14, "attention_head_dim": 1 << 12}
+_LONGEST_LIST = 1024
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 # Where the weights once lay on somebody's disk is nobody's business.
 _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
@@ -26,11 +32,12 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
     """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
     from accelerate import init_empty_weights
 
+    _check_size(folder, config)
     try:
         with init_empty_weights(include_buffers=False):
             # diffusers' classes are made from a dict, transformers' from their config class.
             module = cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # a senseless config fails wherever it is used first
         raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
     expected = module.state_dict()
     keep_fp32 = set(getattr(cls, "_keep_in_fp32_modules", None) or ())
@@ -57,6 +64,23 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
     if tied:
         module.tie_weights()
     return module.eval().requires_grad_(False)
+
+
+def _check_size(folder: Path, config: dict[str, Any]) -> None:
+    """Raises ValueError for a config far beyond its weights: building that would take hours or all memory."""
+    tensors = 0
+    for file in _weight_files(folder):
+        with _opened(folder, file) as opened:
+            tensors += len(opened.keys())
+    for name, value in config.items():
+        # A layer has at least one tensor; widths cost nothing until they are compared with the tensors' shapes.
+        most = tensors if name in _LAYERS else _MOST.get(name)
+        for number in value if isinstance(value, list) else [value]:
+            if most is not None and isinstance(number, (int, float)) and number > most:
+                because = f": the weights have {tensors} tensors" if name in _LAYERS else ""
+                raise ValueError(f"{folder.name}/config.json: {name} is at most {most}, not {shown(number)}{because}")
+        if isinstance(value, list) and len(value) > _LONGEST_LIST:
+            raise ValueError(f"{folder.name}/config.json: {name} has {len(value)} values, at most {_LONGEST_LIST} fit")
 
 
 def save_part(module: Any, folder: Path, dtype: torch.dtype, class_name: str | None) -> None:
@@ -108,7 +132,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"this is not a complete model folder: {path.parent.name}/{path.name} is missing") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path.parent.name}/{path.name} is not readable JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path.parent.name}/{path.name} must hold a JSON object")
@@ -119,15 +143,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _read_tensors(folder: Path):
+def _read_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, tensor) of every tensor in a part's safetensors files."""
     for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                    yield name, tensors.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder.name}/{file.name} is damaged or incomplete: {error}. Copy it again") from error
+        with _opened(folder, file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                yield name, tensors.get_tensor(name)
+
+
+@contextmanager
+def _opened(folder: Path, file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder.name}/{file.name} is damaged or incomplete: {error}. Copy it again") from error
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,84 @@ BROKEN = {
     "no plan": ("videoar.json", lambda path: path.write_text('{"plans": []}'), "plan"),
     "unknown plan": ("videoar.json", lambda path: path.write_text('{"plans": ["spiral"]}'), "plan"),
 }
+
+
+# Every field of videoar.json with values that it cannot have.
+SENSELESS = {
+    "name": [None, 3, "", "x" * 9999],
+    "plans": ["cube", [], [3], [None], {"cube": 1}, ["spiral"], ["frame"] * 101],
+    "sampler": ["magic", None, 1],
+    "steps": [0, -1, 1.5, "4", None, True, 10**400],
+    "timesteps": [["a"], "1000", 1000, [-1], [1001], [float("nan")], [250, 500], [500, 500], [True]],
+    "shift": [0, -1, "3", None, True, float("inf"), float("nan")],
+    "guidance_scale": [-1, 31, "5", None, float("nan")],
+    "window": ["x", 0, 1.5, False, [4]],
+    "sink": [-1, None, 0.5, "1"],
+    "relative": ["no", 0, None],
+    "height": [0, -64, 64.0, 10**9, 100],
+    "width": [0, "64", None, 100],
+    "frames": [0, 29.0, 30, 10**9, -3],
+    "fps": [0, -8, "8", None, float("inf")],
+    "scale_std": [["a"], 1.0, [0], [-1.0], [1.0] * 9, [float("nan")]],
+    "text_length": [0, 1.5, 10**9],
+    "provenance": ["mine", None, []],
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in SENSELESS for value in SENSELESS[field]])
+def test_every_field_of_videoar_json_is_checked(copy, field, value):
+    told = json.loads((copy / "videoar.json").read_text())
+    (copy / "videoar.json").write_text(json.dumps(told | {field: value}))
+    with pytest.raises(ValueError, match=rf"videoar\.json.*{field.removesuffix('s')}") as caught:
+        load_model(copy, device="cpu")
+    assert len(str(caught.value)) < 250
+
+
+def test_no_field_of_videoar_json_is_forgotten():
+    assert set(SENSELESS) == {item.name for item in dataclasses.fields(ModelInfo)}
+
+
+def test_the_sink_is_a_part_of_the_window(copy):
+    told = json.loads((copy / "videoar.json").read_text())
+    (copy / "videoar.json").write_text(json.dumps(told | {"window": 2, "sink": 2}))
+    with pytest.raises(ValueError, match="sink is smaller than window"):
+        load_model(copy, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("transformer", {"num_layers": 1_000_000}),
+        ("transformer", {"num_layers": 1e9}),
+        ("transformer", {"rope_max_seq_len": 10**9}),
+        ("transformer", {"attention_head_dim": 10**9}),
+        ("transformer", {"num_attention_heads": 0}),
+        ("transformer", {"patch_size": [1] * 10**6}),
+        ("text_encoder", {"num_layers": 10**9}),
+        ("vae", {"num_res_blocks": 10**9}),
+    ],
+)
+def test_an_absurd_config_is_refused_at_once(copy, part, change):
+    config = json.loads((copy / part / "config.json").read_text())
+    (copy / part / "config.json").write_text(json.dumps(config | change))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=f"{part}/config.json"):
+        load_model(copy, device="cpu")
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"transformer": {"in_channels": 24, "out_channels": 24}}, "16 latent channels"),
+        ({"transformer": {"text_dim": 48}}, "text_dim is the text encoder's 32"),
+        ({"transformer": {"patch_size": (2, 2, 2)}}, "patch_size begins with 1"),
+    ],
+)
+def test_parts_that_do_not_fit_one_another(tmp_path, parts, message):
+    save_model(Model(make_transformer(**parts["transformer"]), make_vae(), make_text(), INFO), tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_model(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("name", BROKEN)
