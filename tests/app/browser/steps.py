@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 _PIXELS = """index => {
@@ -10,8 +12,20 @@ _PIXELS = """index => {
 }"""
 
 
-def ask(page, prompt: str = "a ball", plan: str = "cube", seed: int | None = 7) -> None:
-    """Fills in the form."""
+_numbers = itertools.count(1)
+# True for the pane that shows the film of a prompt, in a phase and with so many units.
+_SHOWS = """([prompt, phase, units]) => {
+  const pane = document.querySelector('.va-pane');
+  return pane.querySelector('canvas').getAttribute('aria-label') === 'Film: ' + prompt
+    && (!phase || pane.dataset.phase === phase)
+    && parseInt(pane.querySelector('.va-fact-units').textContent) >= units;
+}"""
+
+
+def ask(page, prompt: str | None = None, plan: str = "cube", seed: int | None = 7) -> None:
+    """Fills in the form. Without a prompt it takes one that no film had before, so that films can be told apart."""
+    prompt = f"ball number {next(_numbers)}" if prompt is None else prompt
+    page.asked = prompt[:500]
     page.fill("#va-prompt textarea", prompt)
     page.check(f".va-choices input[value={plan}]", force=True)
     drawn = page.get_by_label("New seed each time")
@@ -23,26 +37,25 @@ def ask(page, prompt: str = "a ball", plan: str = "cube", seed: int | None = 7) 
 def generate(page, **asked) -> None:
     """Fills in the form and presses Generate."""
     ask(page, **asked)
-    # So that waiting for a phase does not find that of an earlier film.
-    page.evaluate("document.querySelectorAll('.va-pane').forEach(pane => (pane.dataset.phase = 'asked'))")
     page.click("#va-go")
 
 
 def wait_for_phase(page, phase: str) -> None:
-    """Waits until the film is "making", "done", "stopped" or "failed"."""
-    page.wait_for_selector(f".va-pane[data-phase={phase}]")
+    """Waits until the film that was asked for last is "making", "done", "stopped" or "failed"."""
+    page.wait_for_function(_SHOWS, arg=[page.asked, phase, 0])
     if phase == "done":
-        # The list of settings comes last, with the seed; until then Generate would do nothing.
-        wait_for_settings(page, page.text_content(".va-fact-seed"))
+        # The list of settings comes last; until then Generate would do nothing.
+        wait_for_settings(page, page.asked)
+
+
+def wait_for_units(page, count: int) -> None:
+    """Waits until the film that was asked for last has so many units."""
+    page.wait_for_function(_SHOWS, arg=[page.asked, "", count])
 
 
 def wait_for_settings(page, text: str) -> None:
     """Waits until the settings of the finished film say so."""
     page.wait_for_function("text => document.querySelector('#va-settings dl')?.textContent.includes(text)", arg=text)
-
-
-def wait_for_units(page, count: int) -> None:
-    page.wait_for_function(f"parseInt(document.querySelector('.va-fact-units').textContent) >= {count}")
 
 
 def picture(page, pane: int = 0) -> np.ndarray:

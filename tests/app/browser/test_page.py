@@ -181,7 +181,7 @@ def test_visitors_wait_their_turn(open_page, slow_server, shot):
 def test_the_finished_film_can_be_downloaded_with_its_settings(page, tmp_path):
     generate(page, seed=31)
     page.wait_for_selector("#va-film video")
-    wait_for_settings(page, "31")
+    wait_for_settings(page, page.asked)
     with page.expect_download() as download:
         page.locator("#va-video a[download], #va-video button[aria-label*=ownload]").first.click()
     download.value.save_as(tmp_path / "film.mp4")
