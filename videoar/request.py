@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .plan import Plan, PlanSpec
+from .plan import Grid, Plan, PlanSpec
 from .sampler import schedule
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ LARGEST_SEED = 2**63 - 1
 class Request:
     """A film to make; None means the model's default. Raises ValueError, saying what to do, for anything unusable.
 
-    prompt: 1 to 500 characters. plan: "frame:3", "key_detail:4", "cube:2x2x2", "scale:3", "full" ... steps: 1 to 200
-    denoising steps per unit. seed: 0 to 2**63 - 1, None draws one. guidance_scale: 0 to 30, 1 is without guidance.
-    height, width: pixels. frames: 1 + 4n. window: latent frames attended to, counting the unit in flight and the sink;
-    sink: first latent frames that are never forgotten.
+    prompt: 1 to 500 characters. plan: "frame:3", "key_detail:4", "cube:2x2x2", "scale:3", "full" ...; None takes the
+    first of the model's plans that fits the film. steps: 1 to 200 denoising steps per unit. seed: 0 to 2**63 - 1, None
+    draws one. guidance_scale: 0 to 30, 1 is without guidance. height, width: pixels. frames: 1 + 4n. window: latent
+    frames attended to, counting the unit in flight and the sink; sink: first latent frames that are never forgotten.
     """
 
     prompt: str
-    plan: str = "cube"
+    plan: str | None = None
     steps: int | None = None
     seed: int | None = None
     guidance_scale: float | None = None
@@ -45,7 +45,8 @@ class Request:
         set_(self, "negative_prompt", _text("negative prompt", self.negative_prompt))
         if not self.prompt:
             raise ValueError("the prompt is empty: describe the film in a sentence")
-        set_(self, "plan", str(PlanSpec.parse(self.plan)))
+        if self.plan is not None:
+            set_(self, "plan", str(PlanSpec.parse(self.plan)))
         _whole("steps", self.steps, 1, 200)
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _whole("height", self.height, 8, 4096)
@@ -82,8 +83,8 @@ def resolve(model: Model, request: Request) -> Settings:
     """Fills in the model's defaults. Raises ValueError for sizes and plans that do not fit the model."""
     info = model.info
     grid = model.grid(request)
-    spec = PlanSpec.parse(request.plan)
-    known_T = (info.frames - 1) // 4 + 1  # latent frames of a clip as the model was trained
+    spec = PlanSpec.parse(request.plan or _first_that_fits(info.plans, grid))
+    known_T = model.grid(info).T  # latent frames of a clip as the model was trained
     window = request.window if request.window is not None else info.window
     sink = request.sink if request.sink is not None else info.sink
     slab = None
@@ -93,12 +94,14 @@ def resolve(model: Model, request: Request) -> Settings:
         spans = spec.kind != "cube" or spec.args[0] == 1
         slab = max(1, known_T // 2) if spans else known_T
         window = known_T if window is None else window
+    if request.sink and window is None:
+        raise ValueError("a sink needs a window: without one nothing is forgotten. Set the window too, or leave both out")
     if window is not None and sink >= window:
         raise ValueError(f"the sink ({sink} latent frames) is part of the window ({window}): make it smaller")
     guidance = request.guidance_scale if request.guidance_scale is not None else info.guidance_scale
     step_y, step_x = model.multiples()
     return Settings(
-        request=request,
+        request=replace(request, plan=str(spec)),
         plan=spec.build(grid, slab),
         height=grid.H * step_y,
         width=grid.W * step_x,
@@ -113,9 +116,14 @@ def resolve(model: Model, request: Request) -> Settings:
     )
 
 
-def with_seed(request: Request, seed: int) -> Request:
-    """The same request with its seed fixed: repeating it gives the same film."""
-    return replace(request, seed=seed)
+def _first_that_fits(plans: tuple[str, ...], grid: Grid) -> str:
+    """The first of these plans, best first, that a film of this size can be cut into; "full" fits every film."""
+    for plan in plans:
+        try:
+            return str(PlanSpec.parse(plan).build(grid).spec)
+        except ValueError:
+            continue
+    return "full"
 
 
 def _text(name: str, value: Any) -> str:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from videoar.request import LARGEST_SEED, Request, resolve, with_seed
+from videoar.request import LARGEST_SEED, Request, resolve
 
 NUMBERS = ("steps", "seed", "height", "width", "frames", "window", "sink")
 NOT_WHOLE = (True, False, math.nan, math.inf, -math.inf, -1, 10**30, 10**5000, 1.5, "4", [4], b"4")
@@ -41,14 +41,14 @@ def test_prompts_are_cleaned():
 
 
 def test_plans_are_named_in_full():
-    assert Request("a").plan == "cube:2x2x2"
+    assert Request("a", "cube").plan == "cube:2x2x2"
     with pytest.raises(ValueError, match="plan"):
         Request("a", plan="spiral")
 
 
 def test_extremes_are_allowed():
     Request("a", seed=0)
-    assert with_seed(Request("a"), LARGEST_SEED).seed == LARGEST_SEED
+    assert Request("a", seed=LARGEST_SEED).seed == LARGEST_SEED
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,19 @@ def test_defaults_come_from_the_model(tiny_model):
     assert settings.sigmas == pytest.approx((1, 5 / 6))
     assert settings.window is None
     assert resolve(tiny_model, Request("a")).seed != settings.seed
+
+
+@pytest.mark.parametrize(("frames", "plan"), [(17, "cube:2x2x2"), (5, "cube:2x2x2"), (1, "frame:1")])
+def test_without_a_plan_the_models_best_that_fits_is_taken(tiny_model, frames, plan):
+    settings = resolve(tiny_model, Request("a", frames=frames))
+    assert settings.request.plan == str(settings.plan.spec) == plan
+
+
+def test_a_sink_without_a_window_is_refused_and_not_forgotten(tiny_model):
+    with pytest.raises(ValueError, match="a sink needs a window"):
+        resolve(tiny_model, Request("a", sink=1))
+    assert resolve(tiny_model, Request("a", sink=0)).sink == 0
+    assert resolve(tiny_model, Request("a", sink=1, window=3)).sink == 1
 
 
 def test_films_longer_than_the_models_clips_roll(tiny_model):
