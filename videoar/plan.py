@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,14 +79,15 @@ class PlanSpec:
         if len(self.args) != wanted:
             raise ValueError(f"plan {self.kind!r} takes {wanted} numbers, not {len(self.args)}: {_HELP}")
         if not all(type(a) is int and 1 <= a <= _LARGEST_ARG for a in self.args):
-            raise ValueError(f"the numbers of a plan are whole and from 1 to {_LARGEST_ARG}, not {self.args}: {_HELP}")
+            said = "x".join(map(str, self.args))
+            raise ValueError(f"the numbers of a plan are whole and from 1 to {_LARGEST_ARG}, not {said[:40]}: {_HELP}")
         if self.kind == "scale" and self.args[0] > 8:
             raise ValueError(f"a scale plan has at most 8 levels, not {self.args[0]}")
         if self.order is not None:
             if self.kind != "cube":
                 raise ValueError("only cube plans can be reordered")
             if sorted(self.order) != list(range(math.prod(self.args))):
-                raise ValueError(f"the order of {self} must name each of its {math.prod(self.args)} cubes once")
+                raise ValueError(f"the order of a plan must name each of its {math.prod(self.args)} cubes once")
 
     @classmethod
     def parse(cls, text: str) -> PlanSpec:
@@ -94,16 +96,14 @@ class PlanSpec:
             raise ValueError(f"a plan is a short text: {_HELP}")
         head, at, order = text.strip().lower().partition("@")
         kind, colon, args = head.partition(":")
-        try:
-            return cls(
-                kind.strip().replace("-", "_"),
-                tuple(int(a) for a in args.split("x")) if colon else (),
-                tuple(int(a) for a in order.split(",")) if at else None,
-            )
-        except ValueError as error:
-            if "invalid literal" in str(error):
-                raise ValueError(f"cannot read plan {text[:40]!r}: {_HELP}") from None
-            raise
+        numbers = args.split("x") if colon else []
+        places = order.split(",") if at else []
+        # int() alone would also read 1_0, +1 and the digits of other scripts.
+        if not all(re.fullmatch("[0-9]{1,9}", number.strip()) for number in numbers + places):
+            raise ValueError(f"cannot read plan {text[:40]!r}: {_HELP}")
+        return cls(
+            kind.strip().replace("-", "_"), tuple(map(int, numbers)), tuple(map(int, places)) if places else None
+        )
 
     def __str__(self) -> str:
         text = f"{self.kind}:{'x'.join(map(str, self.args))}" if self.args else self.kind
@@ -145,7 +145,9 @@ class PlanSpec:
             return [Unit(i, frames, (0, size.H), (0, size.W)) for i, size in enumerate(sizes)]
         (nt, nh, nw), have = self.args, (length, grid.H, grid.W)
         if any(n > h for n, h in zip(self.args, have, strict=True)):
-            raise ValueError(f"{self} does not fit {length} latent frames of {grid.H}x{grid.W} tokens: use fewer cubes")
+            fits = f"cube:{'x'.join(str(min(n, h)) for n, h in zip(self.args, have, strict=True))}"
+            size = f"{length} x {grid.H} x {grid.W} tokens"
+            raise ValueError(f"{str(self)[:40]} does not fit {size}: use fewer cubes, such as {fits}")
         cuts = [(t, y, x) for t in split(length, nt) for y in split(grid.H, nh) for x in split(grid.W, nw)]
         cuts = cuts if self.order is None else [cuts[i] for i in self.order]
         return [Unit(0, frames[t[0] : t[1]], y, x) for t, y, x in cuts]

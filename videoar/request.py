@@ -95,7 +95,7 @@ def resolve(model: Model, request: Request) -> Settings:
         slab = max(1, known_T // 2) if spans else known_T
         window = known_T if window is None else window
     if request.sink and window is None:
-        raise ValueError("a sink needs a window: without one nothing is forgotten. Set the window too, or leave both out")
+        raise ValueError("a sink needs a window, without which nothing is forgotten: set both or neither")
     if window is not None and sink >= window:
         raise ValueError(f"the sink ({sink} latent frames) is part of the window ({window}): make it smaller")
     guidance = request.guidance_scale if request.guidance_scale is not None else info.guidance_scale
