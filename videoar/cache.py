@@ -49,6 +49,11 @@ class KVCache:
         empty = (batch, capacity, heads, head_dim)
         self._layers = [{name: torch.empty(empty, dtype=dtype, device=device) for name in names} for _ in range(layers)]
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the keys and values that are kept for later units."""
+        return sum(b[:, : self.length].nbytes for buffers in self._layers for b in buffers.values())
+
     def open(self, positions_N3: torch.Tensor) -> torch.Tensor:
         """Makes room for a unit at these coordinates and returns the coordinates at which to rotate it.
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-
 from .checkpoint import Model
-from .events import ClipFailed, ClipFinished, Event
+from .events import ClipFailed, ClipFinished
 from .generate import generate
+from .race import Run, explain, race
 from .request import Request, resolve
 
 logger = logging.getLogger(__name__)
-
-Run = Callable[[Model, Request], Iterator[Event]]
 
 _END = object()
 # A reader that far behind gets no more device time until it has caught up.
@@ -33,17 +30,17 @@ class Busy(RuntimeError):
 class _Job:
     """The engine's side of a session."""
 
-    def __init__(self, model: Model, request: Request) -> None:
-        self.model, self.request = model, request
-        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of Event, and _END
+    def __init__(self, begin: Callable[[], Iterator[Any]]) -> None:
+        self.begin = begin
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of Event or Turn, and _END
         self.stopped = threading.Event()
-        self.iterator: Iterator[Event] | None = None
+        self.iterator: Iterator[Any] | None = None
         self.device_s = 0.0
         self.share = 0.0  # device time for the purpose of fair turns: newcomers start level with the others
 
 
 class Session:
-    """An iterator over a clip's events; it ends after ClipFinished or ClipFailed, or once stopped.
+    """An iterator over a clip's events, or the turns of a race; it ends after the last one, or once stopped.
 
     Read it from one thread. A session that is thrown away stops by itself.
     """
@@ -54,8 +51,8 @@ class Session:
     def __iter__(self) -> Session:
         return self
 
-    def __next__(self) -> Event:
-        event: Any = _END if self._over else self._job.events.get()
+    def __next__(self) -> Any:
+        event = _END if self._over else self._job.events.get()
         if event is _END:
             self._over = True
             raise StopIteration
@@ -72,7 +69,7 @@ class Session:
 
     @property
     def device_s(self) -> float:
-        """Seconds of the device this clip has used so far."""
+        """Seconds of the device this session has used so far."""
         return self._job.device_s
 
     def __del__(self) -> None:
@@ -98,7 +95,15 @@ class Engine:
         """Queues a clip. Raises ValueError if it does not fit the model, Busy if the queue is full."""
         model = model or self.model
         resolve(model, request)
-        job = _Job(model, request)
+        return self._queue_up(partial(self._run, model, request))
+
+    def race(self, requests: Sequence[Request]) -> Session:
+        """Queues a comparison (see videoar.race), which counts as one clip. Raises as `submit` does."""
+        turns = race(self.model, requests, self._run)
+        return self._queue_up(lambda: turns)
+
+    def _queue_up(self, begin: Callable[[], Iterator[Any]]) -> Session:
+        job = _Job(begin)
         with self._condition:
             if self._closed:
                 raise Busy("the engine is shutting down")
@@ -160,13 +165,13 @@ class Engine:
 
     def _advance(self, job: _Job) -> None:
         start = time.perf_counter()
-        event: Event | None
+        event: Any
         try:
             if job.iterator is None:
-                job.iterator = self._run(job.model, job.request)
+                job.iterator = job.begin()
             event = next(job.iterator, None)
         except Exception as error:  # one clip's failure must not take the others down
-            event = ClipFailed(_explain(error))
+            event = ClipFailed(explain(error))
         seconds = time.perf_counter() - start
         job.device_s += seconds
         job.share += seconds
@@ -186,18 +191,3 @@ def _close(job: _Job) -> None:
             iterator.close()  # type: ignore[attr-defined]
     except Exception:
         logger.exception("closing a clip failed")
-
-
-def _explain(error: Exception) -> str:
-    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
-    if out_of_memory:
-        logger.warning("out of memory: %s", error)
-        error.__traceback__ = None  # it holds the frames that hold the tensors
-        gc.collect()
-        if torch.accelerator.is_available() and hasattr(torch.accelerator, "empty_cache"):
-            torch.accelerator.empty_cache()
-        return "The device is out of memory: choose a smaller size, fewer frames or a smaller window."
-    if isinstance(error, ValueError):
-        return str(error)
-    logger.error("a clip failed", exc_info=error)
-    return f"The clip could not be finished ({type(error).__name__})."

@@ -81,7 +81,10 @@ class StepDone:
 
 @dataclass(frozen=True)
 class UnitDecoded:
-    """Pixels of a unit: exact where latent frames are complete, previews elsewhere. Times are device seconds."""
+    """Pixels of a unit: exact where latent frames are complete, previews elsewhere. Times are device seconds.
+
+    cache_bytes: keys and values that are kept for later units, this one's included.
+    """
 
     index: int
     total: int
@@ -89,6 +92,7 @@ class UnitDecoded:
     denoise_s: float
     clean_s: float
     decode_s: float
+    cache_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool) -> Ite
             canvas.put(unit, denoiser.tokens)
             showing.show(index, unit, complete)
             denoiser.remember(unit, complete, last=index + 1 == total)
-            showing.times(index, denoiser.denoise_s, denoiser.clean_s)
+            showing.times(index, denoiser.denoise_s, denoiser.clean_s, denoiser.cache.kept_bytes)
             # The first picture must not wait for the next unit, nor share the processor with it.
             yield from arrived(showing.ready(wait=index == 0))
         yield from arrived(showing.ready(wait=True))

@@ -35,7 +35,7 @@ class Showing:
         self._shown = 0  # latent frames whose exact pixels are on their way
         self._pool = ThreadPoolExecutor(1, "videoar-decode") if overlap else None
         self._jobs: deque[tuple[int, Future]] = deque()
-        self._times: dict[int, tuple[float, float]] = {}
+        self._times: dict[int, tuple[float, float, int]] = {}
         device = canvas.latents.device
         self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
 
@@ -54,9 +54,9 @@ class Showing:
             work.append(self._preview_frames(left) if whole else self._preview_region(left, box))
         self._submit(index, work)
 
-    def times(self, index: int, denoise_s: float, clean_s: float) -> None:
+    def times(self, index: int, denoise_s: float, clean_s: float, cache_bytes: int) -> None:
         """What the unit's generation took, for its event."""
-        self._times[index] = (denoise_s, clean_s)
+        self._times[index] = (denoise_s, clean_s, cache_bytes)
 
     def ready(self, wait: bool = False) -> list[UnitDecoded]:
         """Events of the units that are decoded, in order. At most one unit is left behind the generator; wait: none."""
@@ -68,7 +68,8 @@ class Showing:
             patches, seconds = job.result()
             self._jobs.popleft()
             total = len(self.canvas.plan.units)
-            events.append(UnitDecoded(index, total, patches, *self._times.pop(index), seconds))
+            denoise_s, clean_s, cache_bytes = self._times.pop(index)
+            events.append(UnitDecoded(index, total, patches, denoise_s, clean_s, seconds, cache_bytes))
         return events
 
     def close(self) -> None:

@@ -1,0 +1,98 @@
+"""Several clips on one device, side by side and fairly: the next step goes to the one that has used the device least."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .checkpoint import Model
+from .events import ClipFailed, ClipFinished, Event
+from .generate import generate
+from .request import Request, resolve
+
+logger = logging.getLogger(__name__)
+
+MOST_CONTENDERS = 5
+
+# As `generate`: (model, request, overlap=...) -> events.
+Run = Callable[..., Iterator[Event]]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One event of one contender. device_s: seconds of the device that this contender has used, this event included."""
+
+    contender: int
+    event: Event
+    device_s: float
+
+
+def race(model: Model, requests: Sequence[Request], run: Run = generate) -> Iterator[Turn]:
+    """Makes up to 5 clips at once, so that at every moment each shows what its settings reach with the same compute.
+
+    Every contender's clip equals the one it would be alone, and the device times of those that are still running never
+    differ by more than one event of `generate`: a denoising step, or a unit's clean pass and decoding. The first turns
+    are all contenders' ClipStarted; the last one of each is its ClipFinished, or ClipFailed, which leaves the others
+    going. Only work is counted: a consumer may rest between two turns.
+
+    With more than one contender, decoding does not overlap with denoising, which would slow somebody else down.
+
+    Raises ValueError at once for a request that does not fit the model, or for too few or many of them.
+    """
+    if not 1 <= len(requests) <= MOST_CONTENDERS:
+        raise ValueError(f"a comparison has 1 to {MOST_CONTENDERS} contenders, not {len(requests)}")
+    for request in requests:
+        resolve(model, request)
+    return _race(model, requests, run)
+
+
+def _race(model: Model, requests: Sequence[Request], run: Run) -> Iterator[Turn]:
+    overlap = len(requests) == 1
+    clips = {i: run(model, request, overlap=overlap) for i, request in enumerate(requests)}
+    used = dict.fromkeys(clips, 0.0)
+    waiting = list(clips)  # for their first turn: nobody waits for anybody to be announced
+    try:
+        while clips:
+            i = waiting.pop(0) if waiting else min(clips, key=lambda i: used[i])
+            start = time.perf_counter()
+            event: Event | None
+            try:
+                event = next(clips[i], None)
+            except Exception as error:  # one contender's failure must not take the others down
+                event = ClipFailed(explain(error))
+            used[i] += time.perf_counter() - start
+            if event is None or isinstance(event, (ClipFinished, ClipFailed)):
+                _close(clips.pop(i))
+            if event is not None:
+                yield Turn(i, event, used[i])
+    finally:
+        for clip in clips.values():
+            _close(clip)
+
+
+def explain(error: Exception) -> str:
+    """What a viewer is told about a clip that could not be finished; frees what an out-of-memory error holds."""
+    out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+    if out_of_memory:
+        logger.warning("out of memory: %s", error)
+        error.__traceback__ = None  # it holds the frames that hold the tensors
+        gc.collect()
+        if torch.accelerator.is_available() and hasattr(torch.accelerator, "empty_cache"):
+            torch.accelerator.empty_cache()
+        return "The device is out of memory: choose a smaller size, fewer frames or a smaller window."
+    if isinstance(error, ValueError):
+        return str(error)
+    logger.error("a clip failed", exc_info=error)
+    return f"The clip could not be finished ({type(error).__name__})."
+
+
+def _close(clip: Iterator[Event]) -> None:
+    try:
+        clip.close()  # type: ignore[attr-defined]
+    except Exception:
+        logger.exception("closing a clip failed")
