@@ -18,6 +18,9 @@ from .transformer import VideoARTransformer3DModel
 from .weights import load_part, read_json, save_part, scrub, write_json
 
 BUILT_IN = "assets/builtin"
+_HUB_FILES = ["*.json", "*.safetensors", "tokenizer/*"]
+# Which of our samplers is a pipeline's scheduler; any other flow model is integrated by Euler's method.
+_SAMPLERS = {"UniPCMultistepScheduler": "unipc", "FlowMatchEulerDiscreteScheduler": "euler"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -30,7 +33,7 @@ class ModelInfo:
 
     name: str = "Wan"
     plans: tuple[str, ...] = ("full",)  # plans it was trained for, the first is the best one
-    sampler: str = "euler"  # "few_step" or "euler"
+    sampler: str = "euler"  # "few_step", "euler" or "unipc"
     steps: int = 50
     timesteps: tuple[float, ...] = ()  # the few-step list, not yet warped, e.g. 1000, 750, 500, 250
     shift: float = 5.0
@@ -95,7 +98,7 @@ _TIMESTEPS = _list_of(_number(1, 1000), 1000)
 _WANTED: dict[str, _Check] = {
     "name": _TEXT,
     "plans": _list_of(_TEXT, 100, least=1),
-    "sampler": ("few_step or euler", lambda value: value in ("few_step", "euler")),
+    "sampler": ("few_step, euler or unipc", lambda value: value in ("few_step", "euler", "unipc")),
     "steps": _whole(1, 1000),
     "timesteps": (
         f"{_TIMESTEPS[0]}, from large to small",
@@ -161,10 +164,10 @@ def load_model(
     device: the accelerator if there is one, else the CPU. dtype: float32 on a CPU, else bfloat16. Weights come from
     safetensors only. Raises ValueError that names the part if anything is missing, truncated or of the wrong shape.
     """
-    folder = _find(path_or_hub_id)
+    folder = find_folder(path_or_hub_id)
     device = torch.device(device) if device is not None else _best_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
-    info = _read_info(folder)
+    info = read_info(folder, model_name(path_or_hub_id or folder))
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "text_encoder"):
         config = read_json(folder / part / "config.json")
@@ -205,7 +208,8 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     write_json(folder / "videoar.json", dataclasses.asdict(model.info))
 
 
-def _find(path_or_hub_id: str | Path | None) -> Path:
+def find_folder(path_or_hub_id: str | Path | None) -> Path:
+    """The folder of a model, downloaded from the hub if it is an id. Raises ValueError if there is none to be had."""
     if path_or_hub_id is None or str(path_or_hub_id) == BUILT_IN:
         path = Path(__file__).resolve().parent.parent / BUILT_IN
         if not path.is_dir():
@@ -216,31 +220,62 @@ def _find(path_or_hub_id: str | Path | None) -> Path:
         return path
     if path.exists() or not _HUB_ID.fullmatch(str(path_or_hub_id)):
         raise ValueError(f"there is no model folder {str(path_or_hub_id)[:200]!r}")
-    from huggingface_hub import snapshot_download
+    return _download(str(path_or_hub_id))
+
+
+def model_name(path_or_hub_id: str | Path) -> str:
+    """What a model without videoar.json is called: its folder's own name (the rest of the path is private), or its id."""
+    path = Path(path_or_hub_id).expanduser()
+    return path.resolve().name if path.is_dir() else str(path_or_hub_id)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(str(path_or_hub_id), allow_patterns=["*.json", "*.safetensors", "tokenizer/*"]))
-    except Exception as error:  # the hub client raises dozens of kinds; for a user all of them mean the same
-        raise ValueError(f"there is no folder {path_or_hub_id!r}, and the hub did not deliver it: {error}") from error
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        raise ValueError(
+            f"there is no folder {hub_id!r} and no such model on the hub that you may read "
+            "(private and gated ones want `hf auth login`)"
+        ) from error
+    except Exception as error:  # the hub client raises dozens of kinds; for a user the rest mean the same
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(
+            f"there is no folder {hub_id!r}, and the hub cannot be reached ({reason[:200]}). Where there is a network: "
+            f"`hf download {hub_id} --local-dir FOLDER`, then name that folder"
+        ) from error
 
 
 def _best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def _read_info(folder: Path) -> ModelInfo:
+def read_info(folder: Path, name: str) -> ModelInfo:
+    """videoar.json of a model folder; without one, what diffusers' configs of a Wan pipeline say. name: if none does."""
     path = folder / "videoar.json"
     if not path.exists() and (folder / "model_index.json").exists():
-        config = read_json(folder / "vae" / "config.json")
-        if config.get("_class_name") != "AutoencoderKLWan":
-            raise ValueError("this is not a complete model folder: videoar.json is missing")
-        return ModelInfo(name=folder.name)
+        return _wan_info(folder, name)
     values = read_json(path)
     known = {item.name for item in dataclasses.fields(ModelInfo)}
     try:
         return ModelInfo(**{key: value for key, value in values.items() if key in known})
     except ValueError as error:
         raise ValueError(f"{folder.name}/videoar.json: {error}") from error
+
+
+def _wan_info(folder: Path, name: str) -> ModelInfo:
+    """How a bare Wan pipeline wants to be sampled."""
+    if read_json(folder / "vae" / "config.json").get("_class_name") != "AutoencoderKLWan":
+        raise ValueError("this is not a complete model folder: videoar.json is missing")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    sampler = _SAMPLERS.get(str(scheduler.get("_class_name")), "euler")
+    try:
+        return ModelInfo(
+            name=name[-500:], sampler=sampler, shift=scheduler.get("flow_shift", scheduler.get("shift", ModelInfo.shift))
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder.name}/scheduler/scheduler_config.json: {error}") from error
 
 
 def _check_fit(model: Model) -> None:

@@ -148,7 +148,8 @@ class _Denoiser:
         if self.settings.sampler == "few_step":
             estimates = sampler.few_step(velocity, noise(0), sigmas, lambda step: noise(step + 1))
         else:
-            estimates = sampler.euler(velocity, noise(0), sigmas)
+            solver = sampler.unipc if self.settings.sampler == "unipc" else sampler.euler
+            estimates = solver(velocity, noise(0), sigmas)
         for step in range(len(sigmas)):
             # Only the work is timed: between two steps this generator may rest while others use the device.
             start = self._now()

@@ -109,7 +109,7 @@ def resolve(model: Model, request: Request) -> Settings:
         fps=info.fps,
         seed=secrets.randbelow(LARGEST_SEED + 1) if request.seed is None else request.seed,
         sampler=info.sampler,
-        sigmas=tuple(schedule(request.steps or info.steps, info.shift, info.timesteps)),
+        sigmas=tuple(schedule(request.steps or info.steps, info.shift, info.timesteps, info.sampler)),
         guidance_scale=guidance,
         window=window,
         sink=sink if window is not None else 0,

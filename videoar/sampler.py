@@ -7,6 +7,7 @@ x0 = x_t - sigma v. `velocity(x, sigma)` returns v for x at sigma, in the shape 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -18,11 +19,20 @@ def warp(sigmas: Sequence[float], shift: float) -> list[float]:
     return [shift * s / (1 + (shift - 1) * s) for s in sigmas]
 
 
-def schedule(steps: int, shift: float, timesteps: Sequence[float] = ()) -> list[float]:
+def unwarp(sigmas: Sequence[float], shift: float) -> list[float]:
+    """The inverse of warp."""
+    return [s / (shift - (shift - 1) * s) for s in sigmas]
+
+
+def schedule(steps: int, shift: float, timesteps: Sequence[float] = (), sampler: str = "euler") -> list[float]:
     """Descending sigmas of a sampler with this many steps, warped; the final 0 is left out.
 
     timesteps: the checkpoint's own list, in [0, 1000] and not yet warped; used if it has as many entries as steps.
     """
+    if sampler == "unipc":
+        scheduler = _unipc_scheduler(shift)
+        scheduler.set_timesteps(steps)
+        return scheduler.sigmas[:-1].tolist()
     if steps == len(timesteps):
         return warp([t / 1000 for t in timesteps], shift)
     return warp([1 - i / steps for i in range(steps)], shift)
@@ -51,6 +61,29 @@ def euler(velocity: Velocity, noise: torch.Tensor, sigmas: Sequence[float]) -> I
         v = velocity(x, sigma)
         yield x - sigma * v
         x = x + (following - sigma) * v
+
+
+def unipc(velocity: Velocity, noise: torch.Tensor, sigmas: Sequence[float]) -> Iterator[torch.Tensor]:
+    """Yields the x0 estimate of every step of diffusers' UniPC, the solver of the stock Wan pipeline.
+
+    As there, the network is told whole timesteps.
+    """
+    scheduler = _unipc_scheduler()
+    scheduler.set_timesteps(len(sigmas))
+    scheduler.sigmas = torch.tensor([*sigmas, 0.0])
+    scheduler.set_begin_index(0)  # or it would look the step up on the device, and wait for it
+    x = noise
+    for sigma in sigmas:
+        timestep = int(1000 * sigma)
+        v = velocity(x, timestep / 1000)
+        yield x - sigma * v
+        x = scheduler.step(v, timestep, x, return_dict=False)[0]
+
+
+def _unipc_scheduler(shift: float = 1.0) -> Any:
+    from diffusers import UniPCMultistepScheduler
+
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 
 def guided(velocity_2B: Velocity, scale: float) -> Velocity:

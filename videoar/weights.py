@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,19 +31,10 @@ _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
     """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
-    from accelerate import init_empty_weights
-
-    _check_size(folder, config)
-    try:
-        with init_empty_weights(include_buffers=False):
-            # diffusers' classes are made from a dict, transformers' from their config class.
-            module = cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
-    except Exception as error:  # a senseless config fails wherever it is used first
-        raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
+    module = empty_module(folder, cls, config)
     expected = module.state_dict()
-    keep_fp32 = set(getattr(cls, "_keep_in_fp32_modules", None) or ())
     ignored = getattr(cls, "_keys_to_ignore_on_load_unexpected", None) or ()
-    tied = getattr(cls, "_tied_weights_keys", None) or ()
+    tied = dict(getattr(cls, "_tied_weights_keys", None) or {})
     state = {}
     for name, tensor in _read_tensors(folder):
         if name not in expected:
@@ -54,7 +46,10 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
             raise ValueError(f"{name!r} in {folder.name} has the wrong shape: {shapes}")
         if expected[name].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all()):
             raise ValueError(f"{name!r} in {folder.name} holds numbers that are not finite: copy the weights again")
-        state[name] = tensor.to(torch.float32 if keep_fp32.intersection(name.split(".")) else dtype)
+        state[name] = tensor.to(_kept_dtype(cls, name, dtype))
+    for alias, name in tied.items():  # files hold a shared tensor under either name, or under both
+        if alias in state:
+            state.setdefault(name, state.pop(alias))
     missing = [name for name in expected if name not in state and name not in tied]
     if missing:
         raise ValueError(
@@ -64,6 +59,39 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
     if tied:
         module.tie_weights()
     return module.eval().requires_grad_(False)
+
+
+def empty_module(folder: Path, cls: Any, config: dict[str, Any]) -> torch.nn.Module:
+    """The module that a part's config.json describes, with parameters that have a shape and no memory."""
+    from accelerate import init_empty_weights
+
+    _check_size(folder, config)
+    try:
+        with init_empty_weights(include_buffers=False):
+            # diffusers' classes are made from a dict, transformers' from their config class.
+            return cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
+    except Exception as error:  # a senseless config fails wherever it is used first
+        raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
+
+
+def part_bytes(folder: Path, cls: Any, dtype: torch.dtype) -> int:
+    """What a part's weights will take in memory, from the heads of its files alone."""
+    tied = dict(getattr(cls, "_tied_weights_keys", None) or {})
+    total = 0
+    for file in _weight_files(folder):
+        with _opened(folder, file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                if name not in tied:
+                    total += math.prod(tensors.get_slice(name).get_shape()) * _kept_dtype(cls, name, dtype).itemsize
+    return total
+
+
+def _kept_dtype(cls: Any, name: str, dtype: torch.dtype) -> torch.dtype:
+    """float32 for what a class wants to stay precise; text encoders want that against float16's small range only."""
+    precise = set(getattr(cls, "_keep_in_fp32_modules", None) or ())
+    if dtype != torch.float16 and hasattr(cls, "config_class"):
+        precise = set()
+    return torch.float32 if precise.intersection(name.split(".")) else dtype
 
 
 def _check_size(folder: Path, config: dict[str, Any]) -> None:
@@ -83,7 +111,10 @@ def _check_size(folder: Path, config: dict[str, Any]) -> None:
             raise ValueError(f"{folder.name}/config.json: {name} has {len(value)} values, at most {_LONGEST_LIST} fit")
 
 
-def save_part(module: Any, folder: Path, dtype: torch.dtype, class_name: str | None) -> None:
+def save_part(
+    module: Any, folder: Path, dtype: torch.dtype | None, class_name: str | None, shard_size: str = SHARD_SIZE
+) -> None:
+    """Writes a part's weights in shards and its config. dtype None keeps each tensor's own."""
     from huggingface_hub import split_torch_state_dict_into_shards
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,12 +125,13 @@ def save_part(module: Any, folder: Path, dtype: torch.dtype, class_name: str | N
     for name, tensor in module.state_dict().items():
         if name in tied:
             continue
-        state[name] = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        state[name] = tensor.detach().to("cpu", kept).contiguous()
         if not torch.isfinite(state[name]).all():
-            raise ValueError(f"{name!r} of {folder.name} is not finite in {dtype}: it cannot be saved")
+            raise ValueError(f"{name!r} of {folder.name} is not finite in {kept}: it cannot be saved")
     stem = "diffusion_pytorch_model" if class_name else "model"
     plan = split_torch_state_dict_into_shards(
-        state, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=SHARD_SIZE
+        state, filename_pattern=stem + "{suffix}.safetensors", max_shard_size=shard_size
     )
     for file, names in plan.filename_to_tensors.items():
         save_file({name: state[name] for name in names}, folder / file, metadata={"format": "pt"})

@@ -106,7 +106,7 @@ def test_large_weights_are_sharded(tmp_path):
 
 def test_a_bare_wan_folder_loads_with_wans_defaults(copy):
     (copy / "videoar.json").unlink()
-    assert load_model(copy, device="cpu").info == ModelInfo(name="copy")
+    assert load_model(copy, device="cpu").info == ModelInfo(name="copy", shift=INFO.shift)
 
 
 def test_bfloat16_keeps_what_must_stay_precise(copy):

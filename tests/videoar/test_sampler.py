@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videoar.sampler import euler, few_step, guided, schedule, warp
+from videoar.sampler import euler, few_step, guided, schedule, unipc, unwarp, warp
 
 STEPS = [1.0, 0.75, 0.5, 0.25]
 
@@ -43,6 +43,20 @@ def test_euler_equals_the_euler_scheduler():
     torch.testing.assert_close(got, x, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_unipc_equals_the_unipc_scheduler(steps):
+    from diffusers import UniPCMultistepScheduler
+
+    noise = torch.randn(2, 3, 6)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler.set_timesteps(steps)
+    x = noise
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, t / 1000), t, x).prev_sample
+    *_, got = unipc(network, noise, schedule(steps, 3.0, sampler="unipc"))
+    torch.testing.assert_close(got, x, rtol=0, atol=2e-6)
+
+
 def test_a_straight_flow_is_solved_by_any_number_of_steps():
     data, noise = torch.randn(1, 4, 6), torch.randn(1, 4, 6)
     for steps in (1, 3, 10):
@@ -51,6 +65,7 @@ def test_a_straight_flow_is_solved_by_any_number_of_steps():
 
 
 def test_schedules():
+    assert unwarp(warp(STEPS, 5.0), 5.0) == pytest.approx(STEPS)
     assert schedule(4, 1.0) == STEPS
     assert schedule(4, 5.0, [1000, 750, 500, 250]) == pytest.approx([1, 0.9375, 5 / 6, 0.625])
     assert schedule(2, 1.0, [1000, 300]) == [1.0, 0.3]  # the checkpoint's own list
