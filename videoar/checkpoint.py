@@ -165,7 +165,7 @@ def load_model(
     safetensors only. Raises ValueError that names the part if anything is missing, truncated or of the wrong shape.
     """
     folder = find_folder(path_or_hub_id)
-    device = torch.device(device) if device is not None else _best_device()
+    device = _usable(device) if device is not None else _best_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     info = read_info(folder, model_name(path_or_hub_id or folder))
     parts: dict[str, Any] = {}
@@ -215,6 +215,8 @@ def find_folder(path_or_hub_id: str | Path | None) -> Path:
         if not path.is_dir():
             raise ValueError(f"the built-in model is missing: there is no folder {BUILT_IN} beside the videoar package")
         return path
+    if not str(path_or_hub_id).strip():
+        raise ValueError("the name of the model folder is empty")
     path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
@@ -224,7 +226,7 @@ def find_folder(path_or_hub_id: str | Path | None) -> Path:
 
 
 def model_name(path_or_hub_id: str | Path) -> str:
-    """What a model without videoar.json is called: its folder's own name (the rest of the path is private), or its id."""
+    """What a model without videoar.json is called: its id, or its folder's own name (the way there is private)."""
     path = Path(path_or_hub_id).expanduser()
     return path.resolve().name if path.is_dir() else str(path_or_hub_id)
 
@@ -247,12 +249,23 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
+def _usable(name: str | torch.device) -> torch.device:
+    """Raises ValueError for a device that holds no numbers or is not there."""
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except Exception as error:  # every backend has its own way to say so
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"device {shown(str(name))} cannot be used: {reason[:200]}") from error
+    return device
+
+
 def _best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def read_info(folder: Path, name: str) -> ModelInfo:
-    """videoar.json of a model folder; without one, what diffusers' configs of a Wan pipeline say. name: if none does."""
+    """videoar.json of a model folder; without one, what the configs of a Wan pipeline say, and `name`."""
     path = folder / "videoar.json"
     if not path.exists() and (folder / "model_index.json").exists():
         return _wan_info(folder, name)
@@ -270,10 +283,9 @@ def _wan_info(folder: Path, name: str) -> ModelInfo:
         raise ValueError("this is not a complete model folder: videoar.json is missing")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     sampler = _SAMPLERS.get(str(scheduler.get("_class_name")), "euler")
+    shift = scheduler.get("flow_shift", scheduler.get("shift", ModelInfo.shift))
     try:
-        return ModelInfo(
-            name=name[-500:], sampler=sampler, shift=scheduler.get("flow_shift", scheduler.get("shift", ModelInfo.shift))
-        )
+        return ModelInfo(name=name[-500:], sampler=sampler, shift=shift)
     except ValueError as error:
         raise ValueError(f"{folder.name}/scheduler/scheduler_config.json: {error}") from error
 

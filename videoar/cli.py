@@ -1,4 +1,4 @@
-"""The command line: `python -m videoar generate "a red ball bounces"`, `info`, `evaluate`."""
+"""The command line: `python -m videoar generate "a red ball bounces"`, `info`, `import`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 
 if TYPE_CHECKING:
+    import torch
+
     from .checkpoint import Model
     from .events import ClipStarted
     from .request import Request
@@ -70,6 +72,27 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="show what a model is and how it wants to be used")
     info.set_defaults(run=_info)
     _add_model_options(info)
+
+    import_ = commands.add_parser("import", help="make a model folder from a released few-step checkpoint or a LoRA")
+    import_.set_defaults(run=_import)
+    import_.add_argument("file", type=Path, help=".pt, .pth or .safetensors: a Wan-shaped generator, or a LoRA alone")
+    import_.add_argument("--base", required=True, metavar="DIR", help="model folder or hub id it was made from")
+    import_.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model folder to write")
+    import_.add_argument(
+        "--lora", type=Path, action="append", default=[], metavar="FILE", help="merge this one as well"
+    )
+    import_.add_argument(
+        "--recipe",
+        default="self-forcing",
+        metavar="NAME",
+        help="how it was trained: self-forcing (default), causal-forcing, causal-forcing-frame, causvid, longlive",
+    )
+    import_.add_argument("--timesteps", metavar="LIST", help="not yet warped, such as 1000,750,500,250")
+    import_.add_argument("--shift", type=float, metavar="S", help="how far timesteps are warped towards noise")
+    import_.add_argument("--plan", help="the plan it was trained for, such as frame:3")
+    import_.add_argument("--window", type=int, metavar="N", help="latent frames of context")
+    import_.add_argument("--sink", type=int, metavar="N", help="first latent frames that are never forgotten")
+    import_.add_argument("--dtype", help="how weights are kept: float32, bfloat16, float16 (default: as in the file)")
 
     commands.add_parser("evaluate", help="measure a model (see `videoar evaluate --help`)")
     return parser
@@ -168,6 +191,34 @@ def _write(out: Path, started: ClipStarted, pictures: list[Any], report: dict[st
         )
     except OSError as error:
         raise ValueError(f"cannot write {out}: {error.strerror or error}") from error
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from .importers import import_checkpoint
+
+    changes = {name: getattr(arguments, name) for name in ("shift", "window", "sink")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if arguments.plan is not None:
+        changes["plans"] = (arguments.plan,)
+    if arguments.timesteps is not None:
+        try:
+            changes["timesteps"] = tuple(float(part) for part in arguments.timesteps.split(","))
+        except ValueError:
+            raise ValueError(f"--timesteps are numbers with commas between, not {arguments.timesteps[:80]!r}") from None
+    dtype = _dtype(arguments.dtype)
+    recipe, loras = arguments.recipe, arguments.lora
+    out = import_checkpoint(arguments.file, arguments.base, arguments.out, recipe, loras, dtype, **changes)
+    print(f'{out}: try `python -m videoar generate "..." --model {out}`')
+    return 0
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    import torch
+
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is not None and name not in kinds:
+        raise ValueError(f"--dtype is one of {', '.join(kinds)}, not {name!r}")
+    return kinds[name] if name else None
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -9,8 +9,15 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 # Released files wrap the generator and its keys in these.
-_PREFIX = re.compile(r"^(generator_ema\.|generator\.|model\.|module\.|_fsdp_wrapped_module\.|_orig_mod\.)+")
+_PREFIX = re.compile(
+    r"^(generator_ema\.|generator\.|base_model\.|model\.|diffusion_model\.|transformer\.|module\."
+    r"|_fsdp_wrapped_module\.|_orig_mod\.)+"
+)
 _INNER_WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+
+# PEFT puts the adapter's name, here any one, between factor and "weight".
+_LORA = re.compile(r"\.(lora_A|lora_B|lora_down|lora_up|alpha)((\.[^.]+)?\.weight)?$")
+_LORA_PARTS = {"lora_A": "A", "lora_down": "A", "lora_B": "B", "lora_up": "B", "alpha": "alpha"}
 
 _RENAMES = tuple(
     (re.compile(pattern), replacement)
@@ -43,6 +50,17 @@ def to_diffusers(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = pattern.sub(replacement, name)
     return name
+
+
+def lora_part(name: str) -> tuple[str, str] | None:
+    """(layer, "A", "B" or "alpha") for a tensor of a LoRA adapter in PEFT's or kohya's names, None for any other."""
+    found = _LORA.search(name)
+    return (name[: found.start()], _LORA_PARTS[found.group(1)]) if found else None
+
+
+def without_adapter(name: str) -> str:
+    """The name of a layer's own weight in a network that PEFT has wrapped."""
+    return name.replace(".base_layer.", ".")
 
 
 def rename_state_dict(state: Mapping[str, Value]) -> dict[str, Value]:

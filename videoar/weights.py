@@ -61,7 +61,7 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
     return module.eval().requires_grad_(False)
 
 
-def empty_module(folder: Path, cls: Any, config: dict[str, Any]) -> torch.nn.Module:
+def empty_module(folder: Path, cls: Any, config: dict[str, Any]) -> Any:
     """The module that a part's config.json describes, with parameters that have a shape and no memory."""
     from accelerate import init_empty_weights
 
