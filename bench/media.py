@@ -46,6 +46,7 @@ def record(model, request: Request) -> tuple[list[State], np.ndarray]:
     film = np.zeros(0, np.uint8)
     for event in generate(model, request):
         if isinstance(event, ClipStarted):
+            assert event.frames is not None, "an endless film cannot be drawn"
             film = np.full((event.frames, event.height, event.width, 3), 22, np.uint8)
         elif isinstance(event, UnitStarted):
             region = (event.region, event.frame_range)

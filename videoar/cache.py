@@ -43,11 +43,17 @@ class KVCache:
         self.length = 0  # committed tokens
         self.pending = 0  # tokens of the unit in flight, written by the last forward
         self._positions = torch.empty(0, 3)  # of the committed tokens, absolute, on the CPU
-        self._evicted: list[float] = []  # latent frames that are gone, ascending
+        self._frames: list[float] = []  # latent frames of the committed tokens, ascending
+        self._evicted: list[tuple[float, float]] = []  # latent frames that are gone, as half-open runs, ascending
         self._opened: torch.Tensor | None = None
         names = ("rotated", "value", "raw") if relative and window is not None else ("rotated", "value")
         empty = (batch, capacity, heads, head_dim)
         self._layers = [{name: torch.empty(empty, dtype=dtype, device=device) for name in names} for _ in range(layers)]
+
+    @property
+    def frames(self) -> list[int]:
+        """The latent frames of which committed tokens are held, ascending."""
+        return [int(t) for t in self._frames]
 
     @property
     def kept_bytes(self) -> int:
@@ -61,7 +67,7 @@ class KVCache:
         """
         self.pending, self._opened = 0, positions_N3
         if self.window is not None:
-            self._evict(set(positions_N3[:, 0].tolist()), self.window)
+            self._evict(set(positions_N3[:, 0].unique().tolist()), self.window)
         return self._shift(positions_N3)
 
     def prefix(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,6 +91,7 @@ class KVCache:
         assert self._opened is not None, "nothing to commit: the unit was rolled back or kept already"
         assert self.pending, "nothing to commit: the last forward ran with gradients"
         self._positions = torch.cat([self._positions, self._opened.detach().float().cpu()])
+        self._frames = self._positions[:, 0].unique().tolist()
         self.length += self.pending
         self.rollback()
 
@@ -92,15 +99,20 @@ class KVCache:
         """Forgets the pending unit."""
         self.pending, self._opened = 0, None
 
+    def clear(self) -> None:
+        """Forgets all committed tokens, but not which frames are gone: to encode what is held anew, in its place."""
+        self.rollback()
+        self.length, self._positions, self._frames = 0, self._positions[:0], []
+
     def _evict(self, incoming: set[float], window: int) -> None:
-        held = sorted(set(self._positions[:, 0].tolist()))
-        excess = len(incoming.union(held)) - window
-        gone = [t for t in held if t >= self.sink and t not in incoming][: max(excess, 0)]
+        excess = len(incoming.union(self._frames)) - window
+        gone = [t for t in self._frames if t >= self.sink and t not in incoming][: max(excess, 0)]
         if not gone:
             return
         keep = torch.isin(self._positions[:, 0], torch.tensor(gone), invert=True).nonzero()[:, 0]
         self._positions, self.length = self._positions[keep], len(keep)
-        self._evicted = sorted({*self._evicted, *gone})
+        self._frames = [t for t in self._frames if t not in gone]
+        self._evicted = _joined([*self._evicted, *((t, t + 1) for t in gone)])
         shifted = self._shift(self._positions)
         index = keep.to(self._layers[0]["value"].device)
         for buffers in self._layers:
@@ -116,10 +128,22 @@ class KVCache:
         if not self.relative or not self._evicted:
             return positions_N3
         times = positions_N3[:, 0].contiguous()
-        gone = torch.tensor(self._evicted, dtype=times.dtype, device=times.device)
-        return torch.cat([(times - torch.searchsorted(gone, times))[:, None], positions_N3[:, 1:]], dim=1)
+        starts, stops = torch.tensor(self._evicted, dtype=times.dtype, device=times.device).unbind(1)
+        gone = (times[:, None] - starts).clamp(min=0).minimum(stops - starts).sum(1)
+        return torch.cat([(times - gone)[:, None], positions_N3[:, 1:]], dim=1)
 
     def _grow(self, buffers: dict[str, torch.Tensor], capacity: int) -> None:
         for name, old in buffers.items():
             buffers[name] = old.new_empty(old.shape[0], capacity, *old.shape[2:])
             buffers[name][:, : self.length] = old[:, : self.length]
+
+
+def _joined(runs: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The same frames in as few ascending runs as can be: an endless film has one, however much of it is gone."""
+    joined: list[tuple[float, float]] = []
+    for start, stop in sorted(runs):
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined

@@ -13,29 +13,53 @@ from .plan import Plan, Unit
 from .pyramid import enlarge
 from .transformer import unpatchify
 
+# Frames of the slab before that previews still read: one to warm the decoder up, and the one that fills its holes.
+_KEPT = 2
+
 
 class Canvas:
-    """The finest level's latents [1, C, T, h, w], filled in unit by unit."""
+    """The finest level's latents [1, C, T, h, w] of one slab, filled in unit by unit, and the last ones before it.
+
+    before: finished latents that precede the plan's first frame, in the shape of `latents`.
+    """
 
     def __init__(
-        self, plan: Plan, channels: int, patch: tuple[int, int, int], scale_std: Sequence[float], device: torch.device
+        self,
+        plan: Plan,
+        channels: int,
+        patch: tuple[int, int, int],
+        scale_std: Sequence[float],
+        device: torch.device,
+        before: torch.Tensor | None = None,
     ) -> None:
         assert patch[0] == 1, "one token frame is one latent frame"
+        _, H, W = plan.grid
+        self.patch, self.scale_std = patch, scale_std
+        none = torch.zeros(1, channels, 0, H * patch[1], W * patch[2], device=device)
+        self.latents = none if before is None else before.to(none)
+        self.known = torch.ones(self.latents.shape[2], H, W, dtype=torch.bool)  # on the CPU
+        self.guessed = [False] * len(self.known)  # frames that a coarser level has filled in
+        self.advance(plan)
+
+    def advance(self, plan: Plan) -> None:
+        """Moves on to the next slab; of the film so far the last frames stay."""
+        kept = min(_KEPT, len(self.known))
+        self.plan, self.first = plan, plan.start - kept  # first: the number of the first frame that is held
         T, H, W = plan.grid
-        self.plan, self.patch, self.scale_std = plan, patch, scale_std
-        self.latents = torch.zeros(1, channels, T, H * patch[1], W * patch[2], device=device)
-        self.known = torch.zeros(T, H, W, dtype=torch.bool)  # on the CPU
-        self.guessed = [False] * T  # frames that a coarser level has filled in
+        empty = self.latents.new_zeros(*self.latents.shape[:2], T, *self.latents.shape[3:])
+        self.latents = torch.cat([self.latents[:, :, len(self.known) - kept :], empty], dim=2)
+        self.known = torch.cat([self.known[len(self.known) - kept :], torch.zeros(T, H, W, dtype=torch.bool)])
+        self.guessed = self.guessed[len(self.guessed) - kept :] + [False] * T
 
     def put(self, unit: Unit, tokens_1ND: torch.Tensor) -> None:
         """Writes a generated unit. A coarse level leaves its enlarged picture as a guess for the finer ones."""
         latents = unpatchify(tokens_1ND.float(), unit.shape(), self.patch)
-        frames = torch.tensor(unit.frames)
+        frames = torch.tensor(unit.frames) - self.first
         if self.plan.scales[unit.level] > 1:
             height, width = self.latents.shape[-2:]
             self.latents[:, :, frames] = enlarge(latents, height, width, self.scale_std[unit.level])
             for frame in unit.frames:
-                self.guessed[frame] = True
+                self.guessed[frame - self.first] = True
             return
         y0, y1, x0, x1 = self.box(unit)
         self.latents[:, :, frames, y0:y1, x0:x1] = latents
@@ -48,12 +72,17 @@ class Canvas:
         _, ph, pw = self.patch
         return unit.rows[0] * ph, unit.rows[1] * ph, unit.cols[0] * pw, unit.cols[1] * pw
 
+    def take(self, frames: Sequence[int]) -> torch.Tensor:
+        """A copy of these latent frames as they are, [1, C, n, h, w]."""
+        return self.latents[:, :, torch.tensor(frames) - self.first]
+
     def filled(self, start: int, stop: int) -> torch.Tensor:
         """A copy of latent frames [start, stop) without holes.
 
         A missing site takes the latest earlier frame that is known there, in a film's first frames the nearest known
         site of the same frame, and if nothing of it is known, the next frame's picture.
         """
+        start, stop = start - self.first, stop - self.first
         frames: list[torch.Tensor | None] = []
         held = self.latents[:, :, start - 1] if start and bool(self.known[start - 1].all()) else None
         for t in range(start, stop):

@@ -33,16 +33,20 @@ class Patch:
 
 @dataclass(frozen=True)
 class ClipStarted:
-    """The first event: what was asked for and what it comes to."""
+    """The first event: what was asked for and what it comes to.
+
+    plan: that of the first slab, which is the whole film if it is not longer than the model's clips. frames,
+    unit_total: None for an endless film, as is `total` in the later events.
+    """
 
     request: Request
     plan: Plan
     width: int
     height: int
-    frames: int
+    frames: int | None
     fps: float
     seed: int
-    unit_total: int
+    unit_total: int | None
     steps: int
     guidance_scale: float
     window: int | None
@@ -63,7 +67,7 @@ class UnitStarted:
     """A unit is being denoised. region: x, y, width, height in film pixels; frame_range: half-open, in pictures."""
 
     index: int
-    total: int
+    total: int | None
     unit: Unit
     region: tuple[int, int, int, int]
     frame_range: tuple[int, int]
@@ -74,7 +78,7 @@ class StepDone:
     """One denoising step of a unit is done: for progress, and a point where a clip can be stopped or wait its turn."""
 
     index: int
-    total: int
+    total: int | None
     step: int
     steps: int
 
@@ -87,7 +91,7 @@ class UnitDecoded:
     """
 
     index: int
-    total: int
+    total: int | None
     patches: tuple[Patch, ...]
     denoise_s: float
     clean_s: float
@@ -97,7 +101,10 @@ class UnitDecoded:
 
 @dataclass(frozen=True)
 class ClipFinished:
-    """The last event. video: uint8 [T, H, W, 3], exact; seconds, first_frame_s: since the start, as a viewer waits."""
+    """The last event. seconds, first_frame_s: since the start, as a viewer waits.
+
+    video: uint8 [T, H, W, 3], exact; without pictures (T = 0) if the caller asked `generate` not to keep the film.
+    """
 
     seed: int
     units: int

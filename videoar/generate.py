@@ -36,41 +36,49 @@ __all__ = [
 ]
 
 
-def generate(model: Model, request: Request, *, previews: bool = True, overlap: bool = True) -> Iterator[Event]:
+def generate(
+    model: Model, request: Request, *, previews: bool = True, overlap: bool = True, keep: bool = True
+) -> Iterator[Event]:
     """Makes a film unit by unit: ClipStarted, for each unit UnitStarted, StepDone and UnitDecoded, then ClipFinished.
 
     Re-entrant: interleaved clips equal sequential ones, and the same request with the same seed gives the same pixels.
     UnitDecoded events come in the order of the units, each as soon as its pixels are there (the next unit may have
     started by then). Closing the iterator midway is safe. previews: also show what is not exact yet. overlap: decode on
-    a second thread while the next unit is denoised.
+    a second thread while the next unit is denoised. keep: hold all exact pictures for ClipFinished.video; without it
+    (and for endless films) memory and time per unit do not grow with the film.
 
     Raises ValueError at once for a request that does not fit the model.
     """
-    return _run(model, resolve(model, request), previews, overlap)
+    return _run(model, resolve(model, request), previews, overlap, keep and not request.endless)
 
 
 @torch.inference_mode()
-def _run(model: Model, settings: Settings, previews: bool, overlap: bool) -> Iterator[Event]:
+def _run(model: Model, settings: Settings, previews: bool, overlap: bool, keep: bool) -> Iterator[Event]:
     begin = time.perf_counter()
-    plan, total = settings.plan, len(settings.plan.units)
+    total = settings.unit_total()
     yield _started(model, settings)
     denoiser = _Denoiser(model, settings)
     channels, scale = model.transformer.config.in_channels, model.vae.config.scale_factor_spatial
-    canvas = Canvas(plan, channels, model.patch, model.info.level_std(len(plan.scales)), model.device)
-    showing = Showing(model.vae, canvas, scale, previews, overlap)
+    scale_std = model.info.level_std(len(settings.plan.scales))
+    canvas = Canvas(settings.plan, channels, model.patch, scale_std, model.device)
+    showing = Showing(model.vae, canvas, scale, total, previews, overlap)
     film: list[np.ndarray] = []
     first_frame_s = 0.0
 
     def arrived(decoded: list[UnitDecoded]) -> Iterator[UnitDecoded]:
         nonlocal first_frame_s
         for event in decoded:
-            film.extend(patch.frames for patch in event.patches if not patch.preview)
+            if keep:
+                film.extend(patch.frames for patch in event.patches if not patch.preview)
             if event.patches and not first_frame_s:
                 first_frame_s = time.perf_counter() - begin
             yield event
 
     try:
-        for index, unit in enumerate(plan.units):
+        for index, (plan, place) in enumerate((plan, i) for plan in settings.slabs() for i in range(len(plan.units))):
+            unit = plan.units[place]
+            if index and not place:
+                canvas.advance(plan)
             y0, y1, x0, x1 = (side * scale for side in canvas.box(unit))
             pictures = picture_range(unit.frames[0], unit.frames[-1] + 1)
             yield UnitStarted(index, total, unit, (x0, y0, x1 - x0, y1 - y0), pictures)
@@ -78,7 +86,7 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool) -> Ite
                 yield StepDone(index, total, step, len(settings.sigmas))
                 yield from arrived(showing.ready())
             # Shown before the clean pass: with the decoder on its own thread the two run side by side.
-            complete = plan.complete_frames(index)
+            complete = plan.complete_frames(place)
             canvas.put(unit, denoiser.tokens)
             showing.show(index, unit, complete)
             denoiser.remember(unit, complete, last=index + 1 == total)
@@ -88,8 +96,8 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool) -> Ite
         yield from arrived(showing.ready(wait=True))
     finally:
         showing.close()
-    video = np.concatenate(film)
-    yield ClipFinished(settings.seed, total, time.perf_counter() - begin, first_frame_s, video)
+    video = np.concatenate(film or [np.empty((0, settings.height, settings.width, 3), np.uint8)])
+    yield ClipFinished(settings.seed, index + 1, time.perf_counter() - begin, first_frame_s, video)
 
 
 def _started(model: Model, settings: Settings) -> ClipStarted:
@@ -101,7 +109,7 @@ def _started(model: Model, settings: Settings) -> ClipStarted:
         frames=settings.frames,
         fps=settings.fps,
         seed=settings.seed,
-        unit_total=len(settings.plan.units),
+        unit_total=settings.unit_total(),
         steps=len(settings.sigmas),
         guidance_scale=settings.guidance_scale,
         window=settings.window,
@@ -178,9 +186,6 @@ class _Denoiser:
 
 
 def _capacity(plan: Plan, window: int | None) -> int:
-    """Tokens the cache will hold at most: what a full window (or the whole film) and the unit in flight come to."""
-    sizes = [unit.size() for unit in plan.units]
-    if window is None:
-        return sum(sizes)
+    """Tokens the cache will hold at most: those of a full window, or without one those of the only slab."""
     per_frame = sum(plan.level_grid(i).H * plan.level_grid(i).W for i in range(len(plan.scales)))
-    return min(sum(sizes), window * per_frame + max(sizes))
+    return (window or plan.grid.T) * per_frame

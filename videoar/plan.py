@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -109,24 +111,33 @@ class PlanSpec:
         text = f"{self.kind}:{'x'.join(map(str, self.args))}" if self.args else self.kind
         return text if self.order is None else f"{text}@{','.join(map(str, self.order))}"
 
-    def build(self, grid: Grid, slab: int | None = None) -> Plan:
-        """The plan for a token grid.
-
-        slab: the length in latent frames that the model knows. A longer grid is cut evenly into slabs of about that
-        many frames and the plan repeats in each: so are films longer than the training clips made (section 3.4).
-        """
+    def build(self, grid: Grid, start: int = 0) -> Plan:
+        """The plan for a token grid whose first latent frame is number `start` of its film."""
         grid = Grid(*grid)
         if min(grid) < 1:
             raise ValueError(f"a token grid needs at least one token in every direction, not {tuple(grid)}")
         scales = tuple(2**i for i in reversed(range(self.args[0]))) if self.kind == "scale" else (1,)
         if scales[0] > min(grid.H, grid.W):
             raise ValueError(f"{self} needs {scales[0]} token rows and columns, there are {grid.H} and {grid.W}")
-        # Frames follow one another anyway; a slab shorter than the plan's own pattern would be no slab.
-        shortest = self.args[0] if self.kind in ("key_detail", "cube") else 1
-        slab = grid.T if slab is None or self.kind == "frame" else max(slab, shortest)
-        slabs = split(grid.T, max(1, min(math.ceil(grid.T / slab), grid.T // shortest)))
-        units = tuple(unit for start, stop in slabs for unit in self._units(grid, scales, start, stop))
-        return Plan(self, grid, scales, units)
+        return Plan(self, grid, scales, tuple(self._units(grid, scales, start, start + grid.T)), start)
+
+    def slabs(self, grid: Grid, slab: int, start: int = 0, endless: bool = False) -> Iterator[Plan]:
+        """The plan again and again, one slab of `slab` latent frames after the other: films of any length (section 3.4).
+
+        grid: of the whole film; its T does not matter for an endless one. The last slab is what is left over and may get
+        fewer units. Each is built when it is asked for: nothing grows with the film.
+        """
+        stop = start + grid.T
+        while endless or start < stop:
+            length = slab if endless else min(slab, stop - start)
+            yield self.fitted(length).build(Grid(length, grid.H, grid.W), start)
+            start += length
+
+    def fitted(self, length: int) -> PlanSpec:
+        """The same plan, with fewer parts in time if there are fewer latent frames than parts."""
+        if self.kind not in ("key_detail", "cube") or self.args[0] <= length:
+            return self
+        return PlanSpec(self.kind, (length, *self.args[1:]))
 
     def _units(self, grid: Grid, scales: tuple[int, ...], start: int, stop: int) -> list[Unit]:
         length, rows, cols = stop - start, (0, grid.H), (0, grid.W)
@@ -160,12 +171,17 @@ def level_grid(grid: Grid, scale: int) -> Grid:
 
 @dataclass(frozen=True)
 class Plan:
-    """Ordered units that cover every site of every level once. scales: downsampling in space per level, finest = 1."""
+    """Ordered units that cover every site of every level once.
+
+    scales: downsampling in space per level, finest = 1. start: the number of the grid's first latent frame in its film,
+    from which the units' frames count on.
+    """
 
     spec: PlanSpec
     grid: Grid
     scales: tuple[int, ...]
     units: tuple[Unit, ...]
+    start: int = 0
 
     def level_grid(self, level: int) -> Grid:
         """Token grid (T, H, W) of a level."""
@@ -185,7 +201,7 @@ class Plan:
     def sites(self, unit: Unit) -> torch.Tensor:
         """Long [N]: flat index of each token into its level's (T, H, W) grid."""
         size = self.level_grid(unit.level)
-        t = torch.tensor(unit.frames)[:, None, None]
+        t = torch.tensor(unit.frames)[:, None, None] - self.start
         y = torch.arange(*unit.rows)[None, :, None]
         x = torch.arange(*unit.cols)[None, None, :]
         return ((t * size.H + y) * size.W + x).reshape(-1)
@@ -202,17 +218,32 @@ class Plan:
 
     def reverse(self) -> Plan:
         """The same units in the opposite order (the backward score network's plan, section 3.3)."""
-        return Plan(self.spec, self.grid, self.scales, self.units[::-1])
+        return Plan(self.spec, self.grid, self.scales, self.units[::-1], self.start)
 
     def complete_frames(self, k: int) -> int:
-        """How many leading latent frames have all their finest sites once units 0..k are done."""
+        """How many leading latent frames of the film have all their finest sites once units 0..k are done."""
+        return self._progress[k + 1][0]
+
+    def is_border(self, k: int) -> bool:
+        """Whether between unit k - 1 and unit k every latent frame is either complete or not yet begun."""
+        complete, begun = self._progress[k]
+        return complete == begun
+
+    @cached_property
+    def _progress(self) -> list[tuple[int, int]]:
+        """(complete, begun): latent frames of the film from its start on, before the first and after every unit."""
         missing = [self.grid.H * self.grid.W] * self.grid.T
-        for unit in self.units[: k + 1]:
+        complete, begun, progress = 0, 0, [(self.start, self.start)]
+        for unit in self.units:
+            begun = max(begun, unit.frames[-1] + 1 - self.start)
             if self.scales[unit.level] == 1:
                 _, rows, cols = unit.shape()
                 for t in unit.frames:
-                    missing[t] -= rows * cols
-        return next((t for t, left in enumerate(missing) if left), self.grid.T)
+                    missing[t - self.start] -= rows * cols
+            while complete < self.grid.T and not missing[complete]:
+                complete += 1
+            progress.append((self.start + complete, self.start + begun))
+        return progress
 
 
 def _centres(span: tuple[int, int], ratio: float) -> torch.Tensor:

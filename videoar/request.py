@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LONGEST_PROMPT = 500
 LARGEST_SEED = 2**63 - 1
+LONGEST_FILM = 1_000_001  # frames: a day at 12 a second; for more there is `endless`
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class Request:
 
     prompt: 1 to 500 characters. plan: "frame:3", "key_detail:4", "cube:2x2x2", "scale:3", "full" ...; None takes the
     first of the model's plans that fits the film. steps: 1 to 200 denoising steps per unit. seed: 0 to 2**63 - 1, None
-    draws one. guidance_scale: 0 to 30, 1 is without guidance. height, width: pixels. frames: 1 + 4n. window: latent
-    frames attended to, counting the unit in flight and the sink; sink: first latent frames that are never forgotten.
+    draws one. guidance_scale: 0 to 30, 1 is without guidance. height, width: pixels. frames: 1 + 4n, up to 1,000,001;
+    endless: no number, but slab after slab until the caller stops. window: latent frames attended to, counting the unit
+    in flight and the sink (coherence against speed); sink: first latent frames that are never forgotten.
     """
 
     prompt: str
@@ -38,6 +41,7 @@ class Request:
     window: int | None = None
     sink: int | None = None
     negative_prompt: str = ""
+    endless: bool = False
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -51,7 +55,11 @@ class Request:
         _whole("seed", self.seed, 0, LARGEST_SEED)
         _whole("height", self.height, 8, 4096)
         _whole("width", self.width, 8, 4096)
-        _whole("frames", self.frames, 1, 10_001)
+        _whole("frames", self.frames, 1, LONGEST_FILM)
+        if not isinstance(self.endless, bool):
+            raise ValueError(f"endless is true or false, not {shown(self.endless)}")
+        if self.endless and self.frames is not None:
+            raise ValueError("an endless film has no number of frames: leave one of the two out")
         _whole("window", self.window, 1, 10_000)
         _whole("sink", self.sink, 0, 10_000)
         if self.guidance_scale is not None:
@@ -63,13 +71,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Settings:
-    """A request with every choice made for one model."""
+    """A request with every choice made for one model.
+
+    plan: that of the first slab (of the whole film if there is only one). frames: None for an endless film.
+    """
 
     request: Request
     plan: Plan
     height: int
     width: int
-    frames: int
+    frames: int | None
     fps: float
     seed: int
     sampler: str
@@ -77,6 +88,23 @@ class Settings:
     guidance_scale: float
     window: int | None
     sink: int
+
+    def slabs(self) -> Iterator[Plan]:
+        """The plans of the film's slabs, one after another; without end for an endless film."""
+        spec, (slab, H, W) = self.plan.spec, self.plan.grid
+        return spec.slabs(Grid(self._length(), H, W), slab, self.plan.start, self.request.endless)
+
+    def unit_total(self) -> int | None:
+        """How many units the film has; None for an endless one."""
+        if self.request.endless:
+            return None
+        slab = self.plan.grid.T
+        whole, rest = divmod(self._length(), slab)
+        last = next(self.plan.spec.slabs(Grid(rest, *self.plan.grid[1:]), slab), None)
+        return whole * len(self.plan.units) + (len(last.units) if last else 0)
+
+    def _length(self) -> int:
+        return 1 if self.frames is None else (self.frames - 1) // 4 + 1
 
 
 def resolve(model: Model, request: Request) -> Settings:
@@ -87,25 +115,22 @@ def resolve(model: Model, request: Request) -> Settings:
     known_T = model.grid(info).T  # latent frames of a clip as the model was trained
     window = request.window if request.window is not None else info.window
     sink = request.sink if request.sink is not None else info.sink
-    slab = None
-    if known_T < grid.T:
-        # Longer than a training clip: the plan repeats and the context rolls (section 3.4). Where units span the whole
-        # slab, half a clip of context and half a clip in flight together stay within what the model knows.
-        spans = spec.kind != "cube" or spec.args[0] == 1
-        slab = max(1, known_T // 2) if spans else known_T
-        window = known_T if window is None else window
+    rolling = request.endless or grid.T > min(known_T, window or known_T)
+    if rolling and window is None:
+        window = known_T
     if request.sink and window is None:
         raise ValueError("a sink needs a window, without which nothing is forgotten: set both or neither")
     if window is not None and sink >= window:
         raise ValueError(f"the sink ({sink} latent frames) is part of the window ({window}): make it smaller")
     guidance = request.guidance_scale if request.guidance_scale is not None else info.guidance_scale
     step_y, step_x = model.multiples()
+    slab = _slab(spec, known_T, window, sink) if rolling and window else grid.T
     return Settings(
         request=replace(request, plan=str(spec)),
-        plan=spec.build(grid, slab),
+        plan=spec.build(Grid(slab if request.endless else min(slab, grid.T), grid.H, grid.W)),
         height=grid.H * step_y,
         width=grid.W * step_x,
-        frames=1 + 4 * (grid.T - 1),
+        frames=None if request.endless else 1 + 4 * (grid.T - 1),
         fps=info.fps,
         seed=secrets.randbelow(LARGEST_SEED + 1) if request.seed is None else request.seed,
         sampler=info.sampler,
@@ -114,6 +139,23 @@ def resolve(model: Model, request: Request) -> Settings:
         window=window,
         sink=sink if window is not None else 0,
     )
+
+
+def _slab(spec: PlanSpec, known_T: int, window: int, sink: int) -> int:
+    """After how many latent frames the plan repeats, so that context and unit in flight share the window (section 3.4).
+
+    A unit takes at most half of the window and of what the model knows, and leaves one frame that is not the sink.
+    """
+    least = spec.args[0] if spec.kind in ("frame", "key_detail") else 1  # latent frames that must be there at once
+    flight = max(least, min(window // 2, known_T // 2, window - sink - 1))
+    if window - sink - flight < 1:
+        raise ValueError(
+            f"a window of {window} latent frames with a sink of {sink} leaves {spec} no context in a longer film: "
+            f"use a window of at least {sink + least + 1}"
+        )
+    if spec.kind == "frame":
+        return max(known_T - known_T % least, least)
+    return max(spec.args[0], min(known_T, flight * spec.args[0])) if spec.kind == "cube" else flight
 
 
 def _first_that_fits(plans: tuple[str, ...], grid: Grid) -> str:

@@ -28,11 +28,24 @@ class Showing:
     """One clip's decoding, in the order of its units, by default on a thread of its own.
 
     The latents a unit needs are copied when it is handed over, so that the generator may go on writing the canvas.
+    total: number of units, for the events. before: latents [1, C, n, h, w] of a film that this one continues; they are
+    decoded for the decoder's memory alone.
     """
 
-    def __init__(self, vae: Any, canvas: Canvas, scale: int, previews: bool, overlap: bool) -> None:
+    def __init__(
+        self,
+        vae: Any,
+        canvas: Canvas,
+        scale: int,
+        total: int | None,
+        previews: bool,
+        overlap: bool,
+        before: torch.Tensor | None = None,
+    ) -> None:
         self.decoder, self.canvas, self.scale, self.previews = StreamDecoder(vae), canvas, scale, previews
-        self._shown = 0  # latent frames whose exact pixels are on their way
+        self._total, self._before = total, before
+        self._shown = canvas.plan.start  # latent frames whose exact pixels are on their way
+        self._origin = picture_range(0, canvas.plan.start)[1]  # pictures of what came before
         self._pool = ThreadPoolExecutor(1, "videoar-decode") if overlap else None
         self._jobs: deque[tuple[int, Future]] = deque()
         self._times: dict[int, tuple[float, float, int]] = {}
@@ -42,8 +55,11 @@ class Showing:
     def show(self, index: int, unit: Unit, complete: int) -> None:
         """Hands over a unit that is on the canvas; `complete` leading latent frames are whole now."""
         work: list[Work] = []
+        if self._before is not None:
+            work.append(self._recall(self._before))
+            self._before = None
         if complete > self._shown:
-            exact = self.canvas.latents[:, :, self._shown : complete].clone()
+            exact = self.canvas.take(range(self._shown, complete))
             first = picture_range(0, self._shown)[1]
             work.append(lambda: [self._patch(first, self.decoder.push(exact))])
             self._shown = complete
@@ -67,9 +83,8 @@ class Showing:
                 break
             patches, seconds = job.result()
             self._jobs.popleft()
-            total = len(self.canvas.plan.units)
             denoise_s, clean_s, cache_bytes = self._times.pop(index)
-            events.append(UnitDecoded(index, total, patches, denoise_s, clean_s, seconds, cache_bytes))
+            events.append(UnitDecoded(index, self._total, patches, denoise_s, clean_s, seconds, cache_bytes))
         return events
 
     def close(self) -> None:
@@ -77,9 +92,16 @@ class Showing:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _recall(self, latents: torch.Tensor) -> Work:
+        def work() -> list[Patch]:
+            self.decoder.push(latents)
+            return []
+
+        return work
+
     def _preview_frames(self, frames: list[int]) -> Work:
         """Whole frames ahead of the film: decoded as if they followed one another from where it is exact."""
-        latents = self.canvas.latents[:, :, torch.tensor(frames)].clone()
+        latents = self.canvas.take(frames)
         starting = self._shown == 0
 
         def work() -> list[Patch]:
@@ -108,7 +130,7 @@ class Showing:
     def _patch(self, first: int, video_BTHWC: torch.Tensor, box=None, preview: bool = False) -> Patch:
         frames = video_BTHWC[0].numpy()
         y, x = (box[0] * self.scale, box[2] * self.scale) if box else (0, 0)
-        return Patch(first, frames, x, y, frames.shape[2], frames.shape[1], preview)
+        return Patch(first - self._origin, frames, x, y, frames.shape[2], frames.shape[1], preview)
 
     def _submit(self, index: int, work: list[Work]) -> None:
         if self._pool is None:

@@ -91,16 +91,47 @@ def test_capacity_grows_when_it_does_not_suffice(setting):
 @torch.no_grad()
 def test_cost_of_a_unit_does_not_grow_with_the_film(setting):
     model, _, text_kv, _ = setting
-    plan = PlanSpec.parse("cube:2x2x1").build(Grid(40, 2, 3), slab=4)
-    cache = model.new_cache(window=4)
-    longest = 0
-    for unit in plan.units:
-        x = torch.randn(1, unit.size(), 64)
-        model(x, torch.zeros(1, 1), text_kv, plan.positions(unit), cache=cache)
-        cache.commit()
-        longest = max(longest, cache.length)
+    cache, longest = model.new_cache(window=4, sink=1, capacity=4 * 6), 0
+    buffers = [layer["value"].shape for layer in cache._layers]
+    for plan in PlanSpec.parse("cube:2x2x1").slabs(Grid(40, 2, 3), slab=3):
+        for unit in plan.units:
+            x = torch.randn(1, unit.size(), 64)
+            model(x, torch.zeros(1, 1), text_kv, plan.positions(unit), cache=cache)
+            cache.commit()
+            longest = max(longest, cache.length)
     assert longest <= 4 * 6
-    assert cache._shift(cache._positions)[:, 0].max() <= 3
+    assert cache.frames == [0, 37, 38, 39]
+    assert cache._shift(cache._positions)[:, 0].unique().tolist() == [0, 1, 2, 3]
+    assert cache._evicted == [(1, 37)]  # what is remembered of the past does not grow either
+    assert [layer["value"].shape for layer in cache._layers] == buffers
+
+
+@torch.no_grad()
+def test_frames_that_go_out_of_order_leave_a_gap_for_those_that_come_later(setting):
+    model, _, text_kv, _ = setting
+    plan = PlanSpec.parse("key_detail:4").build(GRID)  # (0, 4), (1, 5), (2, 6), (3, 7)
+    cache = model.new_cache(window=4)
+    for unit in plan.units[:3]:
+        model(torch.randn(1, unit.size(), 64), torch.zeros(1, 1), text_kv, plan.positions(unit), cache=cache)
+        cache.commit()
+    assert cache.frames == [2, 4, 5, 6]  # 0 and 1 went
+    assert cache._shift(cache._positions)[:, 0].unique().tolist() == [0, 2, 3, 4]
+    assert cache._shift(plan.positions(plan.units[3]))[:, 0].unique().tolist() == [1, 5]
+
+
+@torch.no_grad()
+def test_a_cleared_cache_encodes_what_it_held_in_the_same_place(setting):
+    model, plan, text_kv, tokens = setting
+    cache = model.new_cache(window=4, sink=1)
+    run(model, plan, cache, text_kv, tokens)
+    held = cache.frames
+    cache.clear()
+    assert (cache.length, cache.frames) == (0, [])
+    for frame in held:
+        model(tokens[frame], torch.zeros(1, 1), text_kv, plan.positions(plan.units[frame]), cache=cache)
+        cache.commit()
+    assert cache.frames == held
+    assert cache._shift(cache._positions)[:, 0].unique().tolist() == [0, 1, 2, 3]
 
 
 def test_misuse_is_noticed(setting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 
 import numpy as np
@@ -130,13 +131,64 @@ def test_euler_models(tiny_model):
     assert events[-1].video.shape == (17, 64, 64, 3)
 
 
-@pytest.mark.parametrize("plan", ["cube", "frame", "full", "scale:2", "key_detail:2"])
-def test_longer_films_begin_with_the_same_noise_and_keep_going(tiny_model, plan):
-    events = list(generate(tiny_model, Request("a red ball", plan, seed=1, frames=41)))
-    assert events[-1].video.shape == (41, 64, 64, 3)
-    if plan == "frame":
-        short = film(tiny_model, Request("a red ball", plan, seed=1))
-        assert np.array_equal(events[-1].video[:17], short)
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_longer_film_begins_like_a_shorter_one(tiny_model, plan):
+    request = Request("a red ball", plan, seed=1, window=5, sink=1 if plan != "frame:3" else 0)
+    if plan == "key_detail:4":
+        request = dataclasses.replace(request, window=6)
+    shorter, longer = (film(tiny_model, dataclasses.replace(request, frames=n)) for n in (33, 53))
+    assert (len(shorter), len(longer)) == (33, 53)
+    assert np.array_equal(longer[:29], shorter[:29])  # up to the slab that is left over
+    endless = generate(tiny_model, dataclasses.replace(request, endless=True), previews=False)
+    pictures, exact = [], 0
+    for event in endless:
+        if isinstance(event, UnitDecoded):
+            assert event.total is None
+            pictures += [patch.frames for patch in event.patches]
+            exact = sum(map(len, pictures))
+        if exact >= 45:
+            break
+    endless.close()
+    assert np.array_equal(np.concatenate(pictures)[:45], longer[:45])
+
+
+def test_previews_of_later_slabs_lie_where_their_units_do(tiny_model):
+    started, exact = {}, 0
+    for event in generate(tiny_model, Request("a red ball", "cube", seed=1, frames=49), keep=False):
+        if isinstance(event, UnitStarted):
+            started[event.index] = event
+        elif isinstance(event, UnitDecoded):
+            for patch in event.patches:
+                first, end = started[event.index].frame_range
+                assert first <= patch.first_frame < patch.first_frame + len(patch.frames) <= end or not patch.preview
+                if not patch.preview:
+                    assert patch.first_frame == exact
+                    exact += len(patch.frames)
+        elif isinstance(event, ClipFinished):
+            assert event.video.shape == (0, 64, 64, 3)
+            assert (event.units, exact) == (len(started), 49)
+
+
+@pytest.mark.parametrize("plan", ["cube", "frame", "key_detail:2", "scale:2", "full"])
+def test_nothing_grows_with_the_film(tiny_model, plan):
+    def held() -> int:
+        gc.collect()
+        return sum(o.nbytes for o in gc.get_objects() if type(o) in (torch.Tensor, np.ndarray))
+
+    gc.collect()
+    gc.freeze()  # what the rest of the session holds is not of interest
+    sizes, marks = [], [8, 20, 44]
+    events = generate(tiny_model, Request("a", plan, seed=1, steps=1, endless=True, window=4, sink=1), overlap=False)
+    try:
+        for event in events:
+            if isinstance(event, UnitStarted) and event.unit.frames[0] >= marks[len(sizes)]:
+                sizes.append(held())
+                if len(sizes) == len(marks):
+                    break
+    finally:
+        events.close()
+        gc.unfreeze()
+    assert max(sizes) <= sizes[0] * 1.001
 
 
 def test_closing_midway_stops_the_decoder_and_leaves_the_model_usable(tiny_model):

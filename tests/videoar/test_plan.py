@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -31,7 +32,7 @@ def plans(draw):
     else:
         args = ()
     spec = PlanSpec(kind, args, order)
-    return spec.build(grid, draw(st.none() | st.integers(1, 9)) if kind != "cube" or order is None else None)
+    return spec.build(grid)
 
 
 @settings(max_examples=150, deadline=None)
@@ -109,12 +110,51 @@ def test_positions_of_coarse_levels_are_centred():
     assert y.mean().item() == pytest.approx(3.0)  # the centre of 7 rows
 
 
-def test_long_films_repeat_the_plan_in_slabs():
-    plan = PlanSpec.parse("cube:2x2x2").build(Grid(20, 2, 2), slab=8)
-    assert len(plan.units) == 3 * 8
-    assert [plan.complete_frames(k) for k in (7, 15, 23)] == [7, 14, 20]
-    assert len(PlanSpec.parse("frame").build(Grid(20, 2, 2), slab=8).units) == 20
-    assert len(PlanSpec.parse("key_detail:4").build(Grid(9, 2, 2), slab=2).units) == 8
+@pytest.mark.parametrize(
+    ("text", "slab", "lengths", "units"),
+    [
+        ("cube:2x2x2", 8, (8, 8, 4), (8, 8, 8)),
+        ("cube:3x1x1", 9, (9, 9, 2), (3, 3, 2)),
+        ("frame", 8, (8, 8, 4), (8, 8, 4)),
+        ("frame:3", 6, (6, 6, 6, 2), (2, 2, 2, 1)),
+        ("key_detail:4", 6, (6, 6, 6, 2), (4, 4, 4, 2)),
+        ("scale:2", 12, (12, 8), (2, 2)),
+        ("full", 30, (20,), (1,)),
+    ],
+)
+def test_long_films_repeat_the_plan_in_slabs(text, slab, lengths, units):
+    slabs = list(PlanSpec.parse(text).slabs(Grid(20, 2, 2), slab, start=5))
+    assert tuple(plan.grid.T for plan in slabs) == lengths
+    assert tuple(len(plan.units) for plan in slabs) == units
+    assert [plan.start for plan in slabs] == [5 + sum(lengths[:i]) for i in range(len(slabs))]
+    for plan in slabs:
+        frames = sorted({frame for unit in plan.units for frame in unit.frames})
+        assert frames == list(range(plan.start, plan.start + plan.grid.T))
+        assert plan.complete_frames(-1) == plan.start
+        assert plan.complete_frames(len(plan.units) - 1) == plan.start + plan.grid.T
+        sites = [plan.sites(unit) for unit in plan.units if plan.scales[unit.level] == 1]
+        assert torch.equal(torch.cat(sites).sort().values, torch.arange(plan.grid.T * 4))
+
+
+def test_an_endless_film_begins_like_a_long_one():
+    spec = PlanSpec.parse("cube")
+    endless = spec.slabs(Grid(1, 4, 4), 8, endless=True)
+    assert list(itertools.islice(endless, 3)) == list(spec.slabs(Grid(24, 4, 4), 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "borders"),
+    [
+        ("cube:2x2x2", [0, 4]),
+        ("cube:2x1x2@0,2,1,3", [0]),
+        ("frame:2", [0, 1, 2, 3]),
+        ("key_detail:4", [0]),
+        ("scale:2", [0]),
+    ],
+)
+def test_borders_are_where_no_frame_is_half_done(text, borders):
+    plan = PlanSpec.parse(text).build(Grid(8, 4, 4), start=3)
+    assert [k for k in range(len(plan.units)) if plan.is_border(k)] == borders
 
 
 @pytest.mark.parametrize("text", SPECS)

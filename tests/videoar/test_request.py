@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -92,5 +93,39 @@ def test_a_sink_without_a_window_is_refused_and_not_forgotten(tiny_model):
 def test_films_longer_than_the_models_clips_roll(tiny_model):
     settings = resolve(tiny_model, Request("a", frames=41))
     assert settings.window == 5
-    assert len(settings.plan.units) == 3 * 8
-    assert {len(unit.frames) for unit in resolve(tiny_model, Request("a", "full", frames=41)).plan.units} == {2, 1}
+    assert [plan.grid.T for plan in settings.slabs()] == [4, 4, 3]
+    assert settings.unit_total() == 3 * 8
+    full = resolve(tiny_model, Request("a", "full", frames=41))
+    assert [len(plan.units[0].frames) for plan in full.slabs()] == [2, 2, 2, 2, 2, 1]
+    assert full.unit_total() == 6
+
+
+@pytest.mark.parametrize("plan", ["cube", "cube:4x1x2", "frame", "frame:2", "key_detail:2", "scale:2", "full"])
+@pytest.mark.parametrize(("window", "sink"), [(8, 0), (8, 3), (6, 1), (5, 2), (4, 1)])
+def test_units_and_context_share_the_window(tiny_model, plan, window, sink):
+    settings = resolve(tiny_model, Request("a", plan, frames=81, window=window, sink=sink))
+    slabs = list(settings.slabs())
+    assert sum(len(slab.units) for slab in slabs) == settings.unit_total()
+    at_once = slabs[0].grid.T if plan[0] in "ksf" and plan[:2] != "fr" else len(slabs[0].units[0].frames)
+    assert at_once + sink < window
+    assert settings.plan == slabs[0]
+
+
+def test_windows_without_room_say_what_would_do(tiny_model):
+    with pytest.raises(ValueError, match="at least 7"):
+        resolve(tiny_model, Request("a", "key_detail:4", frames=81, window=6, sink=2))
+    resolve(tiny_model, Request("a", "key_detail:4", frames=81, window=7, sink=2))
+    with pytest.raises(ValueError, match="at least 2"):
+        resolve(tiny_model, Request("a", "frame", endless=True, window=1))
+
+
+def test_endless_films(tiny_model):
+    settings = resolve(tiny_model, Request("a", endless=True))
+    assert (settings.frames, settings.unit_total(), settings.window) == (None, None, 5)
+    first = list(itertools.islice(settings.slabs(), 3))
+    assert first == list(resolve(tiny_model, Request("a", frames=45)).slabs())
+    with pytest.raises(ValueError, match="leave one"):
+        Request("a", endless=True, frames=17)
+    for value in (1, "yes", None):
+        with pytest.raises(ValueError, match="endless"):
+            Request("a", endless=value)
