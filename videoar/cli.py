@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         ("sink", "first latent frames that are never forgotten"),
     ):
         generate.add_argument(f"--{name}", type=int, metavar="N", help=help_)
+    generate.add_argument("--endless", action="store_true", help="go on until Ctrl-C")
     generate.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_model_options(generate)
 
@@ -157,7 +158,7 @@ def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:
             for event in events:
                 if isinstance(event, ClipStarted):
                     started = event
-                    bar.reset(total=event.unit_total * event.steps)
+                    bar.reset(total=event.unit_total and event.unit_total * event.steps)
                 elif isinstance(event, StepDone):
                     bar.set_description(f"unit {event.index + 1}/{event.total}")
                     bar.update()

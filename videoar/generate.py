@@ -75,7 +75,8 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool, keep: 
             yield event
 
     try:
-        for index, (plan, place) in enumerate((plan, i) for plan in settings.slabs() for i in range(len(plan.units))):
+        places = ((slab, i) for slab in settings.slabs() for i in range(len(slab.units)))
+        for index, (plan, place) in enumerate(places):
             unit = plan.units[place]
             if index and not place:
                 canvas.advance(plan)

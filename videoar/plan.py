@@ -122,10 +122,10 @@ class PlanSpec:
         return Plan(self, grid, scales, tuple(self._units(grid, scales, start, start + grid.T)), start)
 
     def slabs(self, grid: Grid, slab: int, start: int = 0, endless: bool = False) -> Iterator[Plan]:
-        """The plan again and again, one slab of `slab` latent frames after the other: films of any length (section 3.4).
+        """The plan again and again, a slab of `slab` latent frames after the other: films of any length (section 3.4).
 
-        grid: of the whole film; its T does not matter for an endless one. The last slab is what is left over and may get
-        fewer units. Each is built when it is asked for: nothing grows with the film.
+        grid: of the whole film; its T does not matter for an endless one. The last slab is what is left over and may
+        get fewer units. Each is built when it is asked for: nothing grows with the film.
         """
         stop = start + grid.T
         while endless or start < stop:

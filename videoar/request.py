@@ -115,7 +115,7 @@ def resolve(model: Model, request: Request) -> Settings:
     known_T = model.grid(info).T  # latent frames of a clip as the model was trained
     window = request.window if request.window is not None else info.window
     sink = request.sink if request.sink is not None else info.sink
-    rolling = request.endless or grid.T > min(known_T, window or known_T)
+    rolling = request.endless or min(known_T, window or known_T) < grid.T
     if rolling and window is None:
         window = known_T
     if request.sink and window is None:
