@@ -1,10 +1,11 @@
-"""MP4 files through PyAV: written atomically, with the settings of the clip inside, and read back.
+"""MP4 files through PyAV: written while the film is made, with its settings inside, and read back.
 
 Shapes: T pictures, H/W height and width; pixels are uint8 RGB.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
@@ -19,38 +20,78 @@ _SETTINGS_KEY = "comment"  # the one free-text field that every MP4 reader keeps
 _BT709 = 1
 
 
+class Mp4Writer:
+    """An MP4 that is written while its film is made: H.264, yuv420p, bt709, in constant memory.
+
+    It grows in fragments of two seconds under another name (clip.mp4 as clip.partial.mp4; a name that is free), and can
+    be played from there at any time, also when the process is killed. `finish` turns it into an ordinary file, with its
+    index in front so that it plays while it loads, under the name that was asked for.
+
+    path: where the film belongs. settings: JSON-like, kept in the file. Raises OSError if nothing can be written there.
+    """
+
+    def __init__(self, path: str | Path, fps: float, settings: Mapping[str, Any] | None = None) -> None:
+        self.path, self.fps = Path(path), fps
+        self.frames = 0
+        self.partial = _free(self.path.with_suffix(".partial.mp4"))
+        self._settings, self._stream = settings, None
+        options = {"movflags": "+frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+        self._container = _open_to_write(self.partial, options, settings)
+
+    def write(self, picture_HWC: np.ndarray) -> None:
+        """Appends a picture, uint8 [H, W, 3] with even sides. Raises ValueError for one that cannot be encoded."""
+        import av
+
+        picture = _checked(picture_HWC)
+        self._stream = self._stream or _new_stream(self._container, self.fps, *picture.shape[:2])
+        assert self._stream is not None
+        if picture.shape[:2] != (self._stream.height, self._stream.width):
+            raise ValueError(f"all pictures of a film have one size, not {picture.shape[1]}x{picture.shape[0]} as well")
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        self._container.mux(self._stream.encode(frame))
+        self.frames += 1
+
+    def finish(self, settings: Mapping[str, Any] | None = None) -> None:
+        """Completes the film and gives it its name. settings: replace those from the beginning."""
+        if self._stream is None:
+            self.discard()
+            raise ValueError("there is no picture to write")
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        whole = self.path.parent / f".{uuid.uuid4().hex}.mp4"
+        try:
+            _copy(self.partial, whole, self._settings if settings is None else settings)
+            os.replace(whole, self.path)
+        except BaseException:
+            whole.unlink(missing_ok=True)
+            raise
+        self.partial.unlink()
+
+    def discard(self) -> None:
+        """Removes what has been written."""
+        self._container.close()
+        self.partial.unlink(missing_ok=True)
+
+
 def write_mp4(
     path: str | Path,
     video_THWC: np.ndarray | Iterable[np.ndarray],
     fps: float,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes H.264 (yuv420p, bt709, index in front so that it plays while it loads).
+    """Writes a whole film with Mp4Writer; if that fails, the old file stays and nothing else.
 
     video_THWC: uint8 [T, H, W, 3], or pictures [H, W, 3] one by one; sides even. settings: JSON-like, kept in the file.
-    The file appears under its name only once complete. Raises ValueError for pictures that cannot be encoded.
+    Raises ValueError for pictures that cannot be encoded.
     """
-    import av
-
-    path = Path(path)
-    temporary = path.parent / f".{uuid.uuid4().hex}.mp4"
+    writer = Mp4Writer(path, fps, settings)
     try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            if settings is not None:
-                container.metadata[_SETTINGS_KEY] = json.dumps(dict(settings), ensure_ascii=False, sort_keys=True)
-            stream = None
-            for picture_HWC in video_THWC:
-                picture_HWC = _checked(picture_HWC)
-                stream = stream or _new_stream(container, fps, *picture_HWC.shape[:2])
-                frame = av.VideoFrame.from_ndarray(picture_HWC, format="rgb24")
-                frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-                container.mux(stream.encode(frame))
-            if stream is None:
-                raise ValueError("there is no picture to write")
-            container.mux(stream.encode(None))
-        os.replace(temporary, path)
+        for picture_HWC in video_THWC:
+            writer.write(picture_HWC)
+        writer.finish()
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        writer.discard()
         raise
 
 
@@ -96,9 +137,38 @@ def _checked(picture_HWC: Any) -> np.ndarray:
     return picture
 
 
+def _free(path: Path) -> Path:
+    """This path, or one with a number if there is such a file (perhaps all that is left of a film)."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def _open_to_write(path: Path, options: dict[str, str], settings: Mapping[str, Any] | None) -> Any:
+    import av
+
+    container = av.open(str(path), "w", format="mp4", options=options)
+    if settings is not None:
+        container.metadata[_SETTINGS_KEY] = json.dumps(dict(settings), ensure_ascii=False, sort_keys=True)
+    return container
+
+
+def _copy(source: Path, target: Path, settings: Mapping[str, Any] | None) -> None:
+    """Packs the same encoded pictures into an ordinary MP4 file."""
+    import av
+
+    with av.open(str(source)) as old, _open_to_write(target, {"movflags": "+faststart"}, settings) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:  # the last one only says that there are no more
+                packet.stream = stream
+                new.mux(packet)
+
+
 def _new_stream(container: Any, fps: float, height: int, width: int) -> Any:
     rate = Fraction(fps).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "fast"})
+    # A fragment begins at every key frame; what x264 looks ahead is lost when the process is killed.
+    options = {"crf": "16", "preset": "fast", "g": str(max(1, round(2 * fps))), "rc-lookahead": "8"}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     context = stream.codec_context
     context.color_primaries = context.color_trc = context.colorspace = _BT709

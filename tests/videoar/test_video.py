@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import av
 import numpy as np
 import pytest
 
-from videoar.video import read_settings, read_video, write_mp4
+from videoar.video import Mp4Writer, read_settings, read_video, write_mp4
 
 
 def picture(red: int = 255) -> np.ndarray:
@@ -52,6 +56,51 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
         write_mp4(path, pictures(), 8, {"seed": 2})
     assert read_settings(path) == {"seed": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_film_can_be_played_while_it_is_written(tmp_path):
+    path = tmp_path / "clip.mp4"
+    writer = Mp4Writer(path, 8, {"seed": 1})
+    for i in range(80):
+        writer.write(picture(i))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.partial.mp4"]
+    played, fps = read_video(writer.partial)
+    assert (len(played) >= 80 - 16 - 40, fps) == (True, 8)  # but for a fragment and what the encoder looks ahead
+    assert np.abs(played[20].astype(int) - picture(20))[:, :24].max() < 8
+    assert read_settings(writer.partial) == {"seed": 1}
+    writer.finish({"seed": 1, "frames": 80})
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert len(read_video(path)[0]) == 80
+    assert read_settings(path) == {"seed": 1, "frames": 80}
+    data = path.read_bytes()
+    assert data.find(b"moov") < data.find(b"mdat")
+    assert b"moof" not in data
+
+
+def test_a_killed_process_leaves_a_playable_file_that_the_next_one_spares(tmp_path):
+    path = tmp_path / "clip.mp4"
+    code = f"""
+import itertools, numpy as np
+from videoar.video import Mp4Writer
+writer = Mp4Writer({str(path)!r}, 8, {{"seed": 3}})
+for i in itertools.count():
+    writer.write(np.full((48, 64, 3), i % 200, np.uint8))
+    if i == 100:
+        print("there", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"there\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    partial = tmp_path / "clip.partial.mp4"
+    left = len(read_video(partial)[0])
+    assert left >= 100 - 16 - 40
+    assert read_settings(partial) == {"seed": 3}
+    writer = Mp4Writer(path, 8)
+    writer.write(picture())
+    writer.finish()
+    assert len(read_video(path)[0]) == 1
+    assert len(read_video(partial)[0]) == left
 
 
 @pytest.mark.parametrize(
