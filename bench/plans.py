@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from train.flow import FlowMatching
-from train.generator import train_flow
+from train.flow import FlowMatching, FlowTraining, Noise
+from train.generator import train
 from train.presets import Share, get_preset
 from train.run import Run
 from train.stages import Workshop
@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
         transformer = VideoARTransformer3DModel.from_pretrained(base, torch_dtype=torch.float32).train()
         folder = Path(tempfile.mkdtemp(prefix="plans-"))
         try:
-            train_flow(Run(folder), transformer, text, source, grid, preset, std, seed=11, save_every=10**9)
+            method = FlowTraining(transformer, preset, std)
+            train(Run(folder), method, text, source, grid, preset, seed=11, save_every=10**9)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         losses[name] = {
@@ -80,7 +81,7 @@ def evaluate(transformer, preset, std, text, source, grid, plan: str, batches: i
     for i in range(batches):
         batch = source.batch(10**9 + i, 16)
         with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
-            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, seed=i).item())
+            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, Noise(i)).item())
     return losses
 
 

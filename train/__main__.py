@@ -1,5 +1,6 @@
-"""`python -m train STAGE`: text, data, vae, base, causal, export, or `all` of them in order. Every stage resumes
-where it stopped.
+"""`python -m train STAGE`: text, linear, data, vae, base, causal, guidance, dmd, export, or `all` of them in order.
+
+Every stage resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .dmd import SCORERS
 from .export import check_target
 from .presets import PRESETS, get_preset
 from .stages import STAGES, Workshop
@@ -44,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=Path, default=Path("runs"), help="folder of the stages' checkpoints (default: runs)"
     )
     parser.add_argument("--out", type=Path, help="model folder that `export` writes (default: RUNS/PRESET/model)")
-    parser.add_argument("--init", type=Path, help="model folder whose weights `base` or `causal` starts from")
+    parser.add_argument("--init", type=Path, help="model folder whose weights a stage starts from")
+    parser.add_argument("--teacher", type=Path, help="model folder that is `dmd`'s real scorer (default: the base)")
+    parser.add_argument("--scorers", choices=list(SCORERS), help="the fake scorers of `dmd` (default: both)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -58,7 +62,18 @@ def main(argv: list[str] | None = None) -> int:
         if args.out is not None:
             check_target(args.out)
         preset = get_preset(args.preset)
-        workshop = Workshop(preset, args.runs, args.seed, args.steps, args.init, args.out, args.threads, args.compile)
+        workshop = Workshop(
+            preset,
+            args.runs,
+            args.seed,
+            args.steps,
+            args.init,
+            args.out,
+            args.threads,
+            args.compile,
+            args.teacher,
+            args.scorers,
+        )
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)
             try:

@@ -22,7 +22,7 @@ SHARD = 128
 
 @dataclass(frozen=True)
 class Batch:
-    latents_BCFHW: Tensor
+    latents_BCFHW: Tensor | None
     prompts: list[str]
 
 
@@ -90,12 +90,18 @@ class Pool:
                 self.latents.append(f.get_tensor("latents"))
                 self.worlds.append(worlds)
 
-    def batch(self, step: int, size: int) -> Batch:
-        """The clips of a step: a function of the step and of the size of the pool, nothing else."""
+    def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
+        """The clips of a step: a function of the step and of the size of the pool, nothing else.
+
+        A step has size * parts clips, of which this returns one part; without `latents` only the prompts.
+        """
         rng = random.Random(f"batch-{self.seed}-{step}")
-        picks = [divmod(rng.randrange(len(self)), SHARD) for _ in range(size)]
-        latents = torch.stack([self.latents[shard][clip] for shard, clip in picks]).float()
-        return Batch(latents, [caption(self.worlds[shard][clip], rng) for shard, clip in picks])
+        picks = [divmod(rng.randrange(len(self)), SHARD) for _ in range(size * parts)]
+        prompts = [caption(self.worlds[shard][clip], rng) for shard, clip in picks][part * size : (part + 1) * size]
+        if not latents:
+            return Batch(None, prompts)
+        own = picks[part * size : (part + 1) * size]
+        return Batch(torch.stack([self.latents[shard][clip] for shard, clip in own]).float(), prompts)
 
 
 class Stream:
@@ -111,12 +117,14 @@ class Stream:
         """Nothing to refresh: every step has clips of its own."""
 
     @torch.no_grad()
-    def batch(self, step: int, size: int) -> Batch:
+    def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
         rng = random.Random(f"stream-{self.seed}-{step}")
-        worlds = sample_worlds(size, f"stream-{self.seed}-{step}")
-        p = self.preset
-        parts = []
+        worlds = sample_worlds(size * parts, f"stream-{self.seed}-{step}")
+        prompts = [caption(w, rng) for w in worlds][part * size : (part + 1) * size]
+        if not latents:
+            return Batch(None, prompts)
+        p, own, encoded = self.preset, worlds[part * size : (part + 1) * size], []
         for i in range(0, size, 64):
-            video = render(worlds[i : i + 64], frames=p.frames, size=p.size, fps=p.fps, device=self.device)
-            parts.append(self.codec.encode(to_model_range(video)))
-        return Batch(torch.cat(parts), [caption(w, rng) for w in worlds])
+            video = render(own[i : i + 64], frames=p.frames, size=p.size, fps=p.fps, device=self.device)
+            encoded.append(self.codec.encode(to_model_range(video)))
+        return Batch(torch.cat(encoded), prompts)

@@ -76,7 +76,7 @@ def export(workshop, out: Path) -> Path:
     """Write the transformer of the last stage that has one, the codec and the text encoder to the folder `out`."""
     w, preset = workshop, workshop.preset
     check_target(out)
-    stage = next((s for s in ("guidance", "causal") if Run(w.folder(s)).checkpoints()), "base")
+    stage = next((s for s in ("dmd", "guidance", "causal") if Run(w.folder(s)).checkpoints()), "base")
     saved = Run(w.need("base", w.folder(stage))).load()
     if saved is None:
         raise ValueError(f"{w.folder(stage)} has no checkpoint yet; run `python -m train {stage}` first")
@@ -87,7 +87,7 @@ def export(workshop, out: Path) -> Path:
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
     plans = getattr(preset, stage).served()
-    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal", "guidance")}
+    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal", "guidance", "dmd")}
     info = model_info(
         w,
         plans,

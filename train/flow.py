@@ -9,6 +9,10 @@ Shapes: B batch, N tokens of a plan, D token channels, U units.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,9 +51,49 @@ def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
     return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
 
 
-def sample_sigmas(shape: tuple[int, ...], shift: float, generator: torch.Generator) -> Tensor:
-    """Logit-normal sigmas (Esser et al., 2024), warped by the shift."""
-    u = torch.randn(shape, generator=generator).sigmoid()
+class Noise:
+    """The random numbers of a step. They are drawn for the clips of all processes and each takes its own part, so that
+    two processes train as one does on the doubled batch.
+    """
+
+    def __init__(self, seed: int, part: int = 0, parts: int = 1, device: torch.device | str = "cpu"):
+        self.part, self.parts, self.device = part, parts, device
+        self.generator = torch.Generator().manual_seed(seed)  # a CPU's: the same numbers on every device
+
+    def normal(self, clips: int, *shape: int) -> Tensor:
+        return self._own(torch.randn(clips * self.parts, *shape, generator=self.generator))
+
+    def uniform(self, clips: int, *shape: int) -> Tensor:
+        """In [0, 1)."""
+        return self._own(torch.rand(clips * self.parts, *shape, generator=self.generator))
+
+    def below(self, n: int) -> int:
+        """A whole number in [0, n), the same in all processes."""
+        return int(torch.randint(n, (), generator=self.generator))
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        clips = len(drawn) // self.parts
+        return drawn[self.part * clips :][:clips].to(self.device)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one process trains on in one step. text_BLE: the embedded prompts; no_text_1LE: the empty one."""
+
+    step: int
+    plan: Plan
+    text_BLE: Tensor
+    no_text_1LE: Tensor
+    noise: Noise
+    latents_BCFHW: Tensor | None
+
+
+Losses = Iterator[tuple[str, Tensor, dict[str, float]]]  # the part to train, its loss, further columns of the log
+
+
+def sample_sigmas(clips: int, units: int, shift: float, noise: Noise) -> Tensor:
+    """Logit-normal sigmas [clips, units] (Esser et al., 2024), warped by the shift."""
+    u = noise.normal(clips, units).sigmoid()
     return shift * u / (1 + (shift - 1) * u)
 
 
@@ -67,23 +111,22 @@ class FlowMatching(nn.Module):
         self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
     def forward(
-        self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, seed: int, no_text_1LE: Tensor | None = None
+        self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, random: Noise, no_text_1LE: Tensor | None = None
     ) -> Tensor:
-        """Mean squared velocity error of a batch; `seed` fixes the noise.
+        """Mean squared velocity error of a batch.
 
         With a teacher the target is its velocity, guided away from the empty prompt `no_text_1LE` (guidance
         distillation, Meng et al., 2023): the student then needs one forward where guidance needs two.
         """
         device = latents_BCFHW.device
-        generator = torch.Generator().manual_seed(seed)
         patch = tuple(self.transformer.config.patch_size)
         x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
         units = len(plan.units)
         ids = plan.unit_ids().to(device)
         positions = torch.cat([plan.positions(u) for u in plan.units]).to(device)
-        sigma_BU = sample_sigmas((len(x), units), self.preset.shift, generator).to(device)
+        sigma_BU = sample_sigmas(len(x), units, self.preset.shift, random)
         sigma = sigma_BU[:, ids, None]
-        noise = torch.randn(x.shape, generator=generator).to(device)
+        noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
         inputs = [noisy, sigma_BU * 1000, positions]
         kwargs: dict = {}
@@ -92,9 +135,9 @@ class FlowMatching(nn.Module):
             if self.preset.context_noise:
                 # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look
                 # like.
-                amount = torch.rand(len(x), 1, 1, generator=generator) * self.preset.context_noise
-                amount = (amount * (torch.rand(len(x), 1, 1, generator=generator) < 0.5)).to(device)
-                context = (1 - amount) * x + amount * torch.randn(x.shape, generator=generator).to(device)
+                amount = random.uniform(len(x), 1, 1) * self.preset.context_noise
+                amount = amount * (random.uniform(len(x), 1, 1) < 0.5)
+                context = (1 - amount) * x + amount * random.normal(*x.shape)
             timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
             inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
             kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
@@ -111,3 +154,30 @@ class FlowMatching(nn.Module):
                 without = velocity(self.teacher, no_text_1LE.expand_as(text_BLE))
                 target = without.lerp(velocity(self.teacher, text_BLE), self.preset.teacher_guidance)
         return F.mse_loss(velocity(self.transformer, text_BLE), target)
+
+
+class FlowTraining:
+    """The method of the stages `base`, `causal` and `guidance`, for the loop in generator.py.
+
+    With `preset.teacher_guidance` the teacher is the transformer as it is when training starts.
+    """
+
+    needs_latents = True
+
+    def __init__(
+        self,
+        transformer: VideoARTransformer3DModel,
+        preset: FlowPreset,
+        scale_std: dict[int, float],
+    ):
+        teacher = copy.deepcopy(transformer).eval().requires_grad_(False) if preset.teacher_guidance else None
+        self.parts: dict[str, nn.Module] = {"model": FlowMatching(transformer, preset, scale_std, teacher)}
+        self.trained: dict[str, nn.Module] = {"model": transformer}
+        self.frozen: list[nn.Module] = [] if teacher is None else [teacher]
+        self.uncached = [*self.parts.values()]
+        self.rates = {"model": 1.0}
+
+    def losses(self, draw: Draw) -> Losses:
+        assert draw.latents_BCFHW is not None
+        loss = self.parts["model"](draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.noise, draw.no_text_1LE)
+        yield "model", loss, {}

@@ -1,29 +1,45 @@
-"""Stages `base` and `causal`: one loop of flow matching over a latent source, resumable to the bit on a CPU."""
+"""The loop of the stages that train the transformer (base, causal, guidance, dmd), resumable to the bit on a CPU."""
 
 from __future__ import annotations
 
-import copy
 import random
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from videoar.plan import Grid, Plan, PlanSpec
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
-from .flow import FlowMatching
+from .flow import Draw, Losses, Noise
 from .optim import learning_rate, make_optimizers, set_learning_rate
 from .presets import FlowPreset
 from .run import Average, Run, flatten_optimizer, restore_optimizer
 
+Row = dict[str, Any]
 
-def excerpts(latents_BCFHW: torch.Tensor, frames: int, step: int, seed: int) -> torch.Tensor:
+
+class Method(Protocol):
+    """What is trained, and by which losses."""
+
+    parts: dict[str, nn.Module]  # called in `losses`; each has optimizers of its own; "model" is the generator
+    trained: dict[str, nn.Module]  # the weights of each part that are trained, saved and resumed
+    frozen: list[nn.Module]  # teachers
+    uncached: list[nn.Module]  # called with the same few shapes again and again: worth compiling
+    rates: dict[str, float]  # each part's learning rate, as a multiple of the preset's
+    needs_latents: bool
+
+    def losses(self, draw: Draw) -> Losses:
+        """Yields each part that learns in this step with its loss; the part has learnt when the next is asked for."""
+        ...
+
+
+def excerpts(latents_BCFHW: torch.Tensor, frames: int, starts: list[int]) -> torch.Tensor:
     """A few consecutive latent frames of each clip, from a place of its own."""
-    rng = random.Random(f"excerpt-{seed}-{step}")
-    starts = [rng.randrange(latents_BCFHW.shape[2] - frames + 1) for _ in latents_BCFHW]
     return torch.stack([clip[:, start : start + frames] for clip, start in zip(latents_BCFHW, starts, strict=True)])
 
 
@@ -32,65 +48,101 @@ def pick_plan(plans: list[tuple[Plan, float]], step: int, seed: int) -> Plan:
     return rng.choices([p for p, _ in plans], [w for _, w in plans])[0]
 
 
-def train_flow(
+def own_part(drawn: list, part: int, parts: int) -> list:
+    """Of what was drawn for the clips of all processes, that of one."""
+    size = len(drawn) // parts
+    return drawn[part * size : (part + 1) * size]
+
+
+def new_accelerator() -> Accelerator:
+    """bfloat16 where the hardware computes in it."""
+    gpu = torch.cuda.is_available()
+    bf16 = gpu or torch.cpu._is_avx512_bf16_supported()
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not gpu)
+
+
+def train(
     run: Run,
-    transformer: VideoARTransformer3DModel,
+    method: Method,
     text: TextEncoder,
     source,
     grid: Grid,
     preset: FlowPreset,
-    scale_std: dict[int, float],
     seed: int = 0,
     save_every: int = 200,
     compiled: bool = False,
-    progress: Callable[[dict], None] = lambda row: None,
-    on_save: Callable[[int, VideoARTransformer3DModel, dict], None] = lambda step, model, average: None,
+    progress: Callable[[Row], None] = lambda row: None,
+    on_save: Callable[[int, dict[str, torch.Tensor]], None] = lambda step, average: None,
 ) -> dict[str, torch.Tensor]:
     """Train to the preset's number of steps, continuing from the newest checkpoint; return the averaged weights.
 
-    Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not.
+    Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not. The
+    clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
     compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
-    low_precision = "no"
-    if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported():
-        low_precision = "bf16"
-    accelerator = Accelerator(mixed_precision=low_precision, cpu=not torch.cuda.is_available())
-    teacher = None
-    if preset.teacher_guidance:
-        teacher = copy.deepcopy(transformer).eval().requires_grad_(False)
-    module = FlowMatching(transformer, preset, scale_std, teacher)
-    optimizers = make_optimizers(module, preset.optimizer, preset.weight_decay)
-    average = Average(transformer, preset.ema)
+    accelerator = new_accelerator()
+    device = accelerator.device
+    model = method.trained["model"]
+    optimizers = {
+        name: make_optimizers(part, preset.optimizer, preset.weight_decay, preset.betas)
+        for name, part in method.trained.items()
+    }
+    every_optimizer = [o for part in optimizers.values() for o in part]
+    average = Average(model, preset.ema)
     step = 0
     if (saved := run.load()) is not None:
         tensors, info = saved
         step = info["step"]
-        transformer.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for name, part in method.trained.items():
+            load_weights(part, tensors, name, run)
         average.tensors = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
-        for i, optimizer in enumerate(optimizers):
+        for i, optimizer in enumerate(every_optimizer):
             restore_optimizer(optimizer, tensors, f"opt{i}")
     source.refresh()
     if not len(source):
         raise ValueError("there are no clips to train on; run `python -m train data` first")
     if compiled:
         torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
-        for network in (transformer, teacher):
-            for block in () if network is None else network.blocks:
-                block.compile()
-    module = accelerator.prepare(module)
-    optimizers = [accelerator.prepare(o) for o in optimizers]
+        for network in method.uncached:
+            compile_blocks(network)
+    method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
+    optimizers = {name: [accelerator.prepare(o) for o in part] for name, part in optimizers.items()}
+    every_optimizer = [o for part in optimizers.values() for o in part]
+    for network in method.frozen:
+        network.to(device)
+    average.tensors = {k: v.to(device) for k, v in average.tensors.items()}
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
+    with torch.no_grad():
+        no_text = text([""]).to(device)
+
+    def draw(micro: int) -> Draw:
+        part = accelerator.process_index * preset.accumulate + micro
+        parts = accelerator.num_processes * preset.accumulate
+        plan = pick_plan(plans, step, seed)
+        size = preset.batch * (grid.T // plan.grid.T)
+        batch = source.batch(step, size, part, parts, latents=method.needs_latents)
+        rng = random.Random(f"drop-{seed}-{step}")
+        dropped = own_part([rng.random() < preset.text_drop for _ in range(size * parts)], part, parts)
+        prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
+        latents = batch.latents_BCFHW
+        if latents is not None and plan.grid.T < grid.T:
+            rng = random.Random(f"excerpt-{seed}-{step}")
+            starts = [rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)]
+            latents = excerpts(latents, plan.grid.T, own_part(starts, part, parts))
+        with torch.no_grad():
+            embeddings = text(prompts).to(device)
+        noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, device)
+        return Draw(step, plan, embeddings, no_text, noise, None if latents is None else latents.to(device))
 
     def save() -> None:
-        inner = accelerator.unwrap_model(module).transformer
-        tensors = {f"model.{k}": v for k, v in inner.state_dict().items()}
+        tensors = {f"{name}.{k}": v for name, part in method.trained.items() for k, v in part.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in average.tensors.items()}
-        for i, optimizer in enumerate(optimizers):
+        for i, optimizer in enumerate(every_optimizer):
             tensors |= flatten_optimizer(optimizer.state_dict(), f"opt{i}")
         if accelerator.is_main_process:
             run.save(step, tensors, {"clips": len(source), "seed": seed})
-            on_save(step, inner, average.tensors)
+            on_save(step, average.tensors)
         accelerator.wait_for_everyone()
 
     began, first = time.monotonic(), step
@@ -98,44 +150,65 @@ def train_flow(
         if step % save_every == 0 and step > first:
             save()
             source.refresh()
-        rank_step = step * accelerator.num_processes + accelerator.process_index
-        plan = pick_plan(plans, step, seed)
-        batch = source.batch(rank_step, preset.batch * (grid.T // plan.grid.T))
-        rng = random.Random(f"drop-{seed}-{rank_step}")
-        prompts = ["" if rng.random() < preset.text_drop else p for p in batch.prompts]
-        with torch.no_grad():
-            embeddings = text(prompts).to(accelerator.device)
-            no_text = text([""]).to(accelerator.device)
-        latents = batch.latents_BCFHW
-        if plan.grid.T < grid.T:
-            latents = excerpts(latents, plan.grid.T, rank_step, seed)
-        with accelerator.autocast():
-            noise_seed = random.Random(f"noise-{seed}-{rank_step}").getrandbits(62)
-            loss = module(latents.to(accelerator.device), embeddings, plan, noise_seed, no_text)
-        value = loss.item()
-        if value != value or value == float("inf"):
-            raise FloatingPointError(f"the loss is {value} at step {step}; the last good checkpoint is in {run.folder}")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(module.parameters(), preset.clip)
         lr = learning_rate(step, preset.steps, preset.lr, preset.warmup, preset.decay)
-        set_learning_rate(optimizers, lr)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        average.update(accelerator.unwrap_model(module).transformer, step)
+        draws = [draw(micro) for micro in range(preset.accumulate)]
+        turns = [method.losses(d) for d in draws]
+        row: Row = {"step": step + 1, "steps": preset.steps}
+        while True:
+            value, learnt = torch.zeros((), device=device), None
+            for turn in turns:
+                with accelerator.autocast():
+                    learnt = next(turn, None)
+                if learnt is None:
+                    break
+                loss = learnt[1] / preset.accumulate
+                value += loss.detach()
+                accelerator.backward(loss)
+            if learnt is None:
+                break
+            name, _, columns = learnt
+            row |= {"loss": accelerator.reduce(value, "mean").item(), **columns}
+            if not abs(row["loss"]) < float("inf"):
+                raise FloatingPointError(
+                    f"the loss of the {name} is {row['loss']} at step {step}; "
+                    f"the last good checkpoint is in {run.folder}"
+                )
+            accelerator.clip_grad_norm_(method.trained[name].parameters(), preset.clip)
+            set_learning_rate(optimizers[name], lr * method.rates[name])
+            for optimizer in optimizers[name]:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if name == "model":
+                average.update(model, step)
         step += 1
         if accelerator.is_main_process:
-            speed = (step - first) * preset.batch * accelerator.num_processes / (time.monotonic() - began)
-            row = {
-                "step": step,
-                "steps": preset.steps,
-                "loss": value,
+            clips = (step - first) * preset.batch * preset.accumulate * accelerator.num_processes
+            plan = draws[0].plan
+            row |= {
                 "plan": str(plan.spec),
-                "frames": latents.shape[2],
+                "frames": plan.grid.T,
                 "lr": lr,
-                "clips_per_s": speed,
+                "clips_per_s": clips / (time.monotonic() - began),
             }
             run.log(**row)
             progress(row)
     save()
     return average.tensors
+
+
+def load_weights(part: nn.Module, tensors: dict[str, torch.Tensor], name: str, run: Run) -> None:
+    try:
+        part.load_state_dict({k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")})
+    except RuntimeError as error:
+        raise ValueError(
+            f"the checkpoint in {run.folder} is of another network than this preset's; choose the preset that it was "
+            f"trained with, or move the folder away ({str(error).splitlines()[-1].strip()[:200]})"
+        ) from error
+
+
+def compile_blocks(network: nn.Module) -> None:
+    """Compile the blocks of every transformer inside, one by one."""
+    for module in network.modules():
+        if isinstance(module, VideoARTransformer3DModel):
+            for block in module.blocks:
+                block.compile()

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 
 
-def make_optimizers(module: nn.Module, kind: str, weight_decay: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    module: nn.Module, kind: str, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
 
     Muon (Jordan et al., 2024) orthogonalises the momentum of each matrix; `match_rms_adamw` (Moonshot, 2025) gives
@@ -16,9 +18,7 @@ def make_optimizers(module: nn.Module, kind: str, weight_decay: float) -> list[t
     matrices = [p for n, p in trained if kind == "muon" and p.ndim == 2 and ".blocks." in f".{n}"]
     inside = {id(p) for p in matrices}
     rest = [p for _, p in trained if id(p) not in inside]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.95), weight_decay=weight_decay)
-    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=1e-3, betas=betas, weight_decay=weight_decay)]
     if matrices:
         if not hasattr(torch.optim, "Muon"):
             raise ValueError("this preset trains with Muon, which needs torch >= 2.9")

@@ -67,17 +67,20 @@ class Share:
 class FlowPreset:
     """One flow-matching stage of the transformer.
 
-    `batch` counts whole clips. `decay` is the last part of the steps, over which the learning rate falls linearly to
-    zero. `context_noise` is the largest sigma mixed into the clean context. `teacher_guidance` above 0: the target is
-    the velocity of the network as it was at the start, guided by so much.
+    `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
+    the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
+    sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
+    at the start, guided by so much.
     """
 
     steps: int = 1800
     batch: int = 32
+    accumulate: int = 1
     lr: float = 2e-3
     warmup: int = 100
     decay: float = 0.0
     optimizer: str = "muon"
+    betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.998
@@ -90,6 +93,30 @@ class FlowPreset:
     def served(self) -> list[str]:
         """The plans of whole clips, in order: what a model trained so can be asked for."""
         return list(dict.fromkeys(s.plan for s in self.plans if s.frames is None))
+
+
+@dataclass(frozen=True)
+class DMDPreset(FlowPreset):
+    """Stage 2, Symmetric DMD. A step is a rollout, from which the fake scorers learn `fake_repeats` times.
+
+    The generator learns every `fake_updates`-th step, and not before the fakes have had `fakes_first` steps to learn
+    what it makes. `scorers`: full, forward, backward or both. `real_guidance`: guidance scale of the real scorer, 1 for
+    one whose guidance is distilled. `shift` warps the sigmas of the rollout (those of serving) and those at which
+    samples are scored.
+    """
+
+    lr: float = 2e-6
+    fake_lr: float = 4e-7
+    optimizer: str = "adamw"
+    betas: tuple[float, float] = (0.0, 0.999)
+    ema: float = 0.99
+    text_drop: float = 0.0
+    scorers: str = "both"
+    rollout_steps: int = 4
+    fake_updates: int = 5
+    fake_repeats: int = 1
+    fakes_first: int = 0
+    real_guidance: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +138,15 @@ CAUSAL_PLANS = (
     Share("full", 0.1),
     Share("cube:1x2x2", 0.2, frames=4),  # half of cube:2x2x2
     Share("frame", 0.1, frames=4),
+)
+
+DMD_PLANS = (
+    Share("cube:2x2x2", 0.4),
+    Share("cube:1x2x2", 0.2, frames=4),  # half of cube:2x2x2
+    Share("frame", 0.15),
+    Share("key_detail:4", 0.1),
+    Share("scale:3", 0.1),
+    Share("full", 0.05),
 )
 
 
@@ -150,12 +186,27 @@ class Preset:
             teacher_guidance=5.0,
         )
     )
+    dmd: DMDPreset = field(
+        default_factory=lambda: DMDPreset(
+            steps=1000,
+            batch=4,
+            lr=2e-5,
+            fake_lr=1e-4,
+            warmup=20,
+            fake_updates=2,
+            fake_repeats=2,
+            fakes_first=50,
+            plans=DMD_PLANS,
+        )
+    )
     serve: ServePreset = field(default_factory=ServePreset)
     serve_base: ServePreset = field(default_factory=lambda: ServePreset(steps=50, guidance_scale=3.0))
     serve_guidance: ServePreset = field(default_factory=lambda: ServePreset(guidance_scale=1.0))
 
     def serving(self, stage: str) -> ServePreset:
         """How the network of a stage wants to be sampled."""
+        if stage == "dmd":
+            return ServePreset("few_step", self.dmd.rollout_steps, shift=self.dmd.shift, guidance_scale=1.0)
         return {"base": self.serve_base, "guidance": self.serve_guidance}.get(stage, self.serve)
 
 
@@ -172,6 +223,7 @@ GPU = Preset(
     guidance=FlowPreset(
         steps=600, batch=128, lr=2e-4, decay=0.5, ema=0.99, text_drop=0.0, plans=CAUSAL_PLANS, teacher_guidance=5.0
     ),
+    dmd=DMDPreset(steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, plans=DMD_PLANS),
 )
 
 # A few steps of everything in seconds: for the tests and for trying a change.
@@ -205,6 +257,15 @@ SMOKE = Preset(
         text_drop=0.0,
         plans=(Share("cube:2x2x2", 0.7), Share("full", 0.3)),
         teacher_guidance=3.0,
+    ),
+    dmd=DMDPreset(
+        steps=4,
+        batch=2,
+        warmup=1,
+        lr=1e-4,
+        fake_lr=1e-4,
+        fake_updates=2,
+        plans=(Share("cube:2x2x2", 0.5), Share("scale:2", 0.25), Share("cube:1x2x2", 0.25, frames=2)),
     ),
 )
 

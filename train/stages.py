@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
@@ -20,9 +21,11 @@ from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
 from .data import Pool, Stream
+from .dmd import SCORERS, SymmetricDMD
 from .export import export, model_info
-from .generator import train_flow
-from .presets import FlowPreset, Preset
+from .flow import FlowTraining
+from .generator import Method, train
+from .presets import Preset
 from .run import Run
 from .sheets import contact_sheet
 from .text import make_encoder, make_tokenizer, train_text
@@ -45,6 +48,8 @@ class Workshop:
     out: Path | None = None
     threads: int | None = None
     compiled: bool = False
+    teacher: Path | None = None
+    scorers: str | None = None
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
@@ -61,9 +66,13 @@ class Workshop:
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def flow(self, stage: str) -> FlowPreset:
+    def flow(self, stage: str) -> Any:
+        """The FlowPreset of a stage (DMDPreset of `dmd`), with what was asked for instead."""
         preset = getattr(self.preset, stage)
-        return dataclasses.replace(preset, steps=self.steps) if self.steps else preset
+        asked: dict[str, Any] = {"steps": self.steps} if self.steps else {}
+        if stage == "dmd" and self.scorers:
+            asked["scorers"] = self.scorers
+        return dataclasses.replace(preset, **asked)
 
     def need(self, stage: str, path: Path) -> Path:
         if not path.exists():
@@ -127,6 +136,10 @@ class Workshop:
         if not path.exists():
             source = self.source()
             source.refresh(most=512)
+            if not len(source):
+                raise ValueError(
+                    f"there are no clips to train on; run `python -m train data --preset {self.preset.name}`"
+                )
             z = source.batch(0, 256).latents_BCFHW
             stds = {f: (torch.nn.functional.avg_pool3d(z, (1, f, f)).std() / z.std()).item() for f in (2, 4)}
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,35 +195,45 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
     codec.save_pretrained(w.folder("vae") / "codec")
 
 
-def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:
-    transformer = w.new_transformer()
-    if start is not None:
-        if not start.exists():
-            raise ValueError(f"{start} does not exist; give --init a model folder, or run the stage before this one")
-        folder = start / "transformer" if (start / "transformer").exists() else start
-        transformer = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    transformer.train().requires_grad_(True)
-    text, flow = w.text(), w.flow(stage)
+def load_transformer(start: Path) -> VideoARTransformer3DModel:
+    """The network of a model folder, or of a folder that is a transformer's own; in float32, frozen."""
+    if not start.exists():
+        raise ValueError(f"{start} does not exist; give a model folder, or run the stage before this one")
+    folder = start / "transformer" if (start / "transformer").exists() else start
+    network = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+    return network.eval().requires_grad_(False)
 
-    def on_save(step: int, trained: VideoARTransformer3DModel, average: dict[str, torch.Tensor]) -> None:
-        if step % SHEET_EVERY == 0 or step == flow.steps:
-            draw_samples(w, stage, text, average, w.folder(stage) / f"samples-{step:06d}.png")
 
-    average = train_flow(
-        Run(w.folder(stage)),
-        transformer,
+def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
+    """Train, then write the averaged network beside the checkpoint."""
+    text, preset, folder = w.text(), w.flow(stage), w.folder(stage)
+
+    def on_save(step: int, average: dict[str, torch.Tensor]) -> None:
+        if step % SHEET_EVERY == 0 or step == preset.steps:
+            draw_samples(w, stage, text, average, folder / f"samples-{step:06d}.png")
+
+    average = train(
+        Run(folder),
+        method,
         text,
         w.source(),
         w.grid(),
-        flow,
-        w.scale_std(),
+        preset,
         w.seed,
         compiled=w.compiled,
         progress=progress,
         on_save=on_save,
     )
-    transformer.load_state_dict(average)
-    transformer.save_pretrained(w.folder(stage) / "transformer")
+    network = w.new_transformer()
+    network.load_state_dict(average)
+    network.save_pretrained(folder / "transformer")
+
+
+def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:
+    transformer = w.new_transformer() if start is None else load_transformer(start)
+    transformer.train().requires_grad_(True)
+    w.text()  # what is missing is said in the order of the stages
+    run_method(w, stage, FlowTraining(transformer, w.flow(stage), w.scale_std()), progress)
 
 
 def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -244,6 +267,20 @@ def stage_guidance(w: Workshop, progress: Rows) -> None:
     run_flow(w, "guidance", w.init or w.need("causal", w.folder("causal") / "transformer"), progress)
 
 
+def stage_dmd(w: Workshop, progress: Rows) -> None:
+    """Symmetric DMD from the newest causal network; the real scorer is the base, or --teacher."""
+    preset = w.flow("dmd")
+    causal = w.folder("guidance") / "transformer"
+    if not causal.exists():
+        causal = w.folder("causal") / "transformer"
+    start = w.init or w.need("causal", causal)
+    teacher = w.teacher or w.folder("base") / "transformer"
+    real = load_transformer(teacher if teacher.exists() or w.teacher else start)
+    generator, *fakes = (load_transformer(start).train().requires_grad_(True) for _ in (0, *SCORERS[preset.scorers]))
+    method = SymmetricDMD(generator, real, dict(zip(SCORERS[preset.scorers], fakes, strict=True)), preset)
+    run_method(w, "dmd", method, progress)
+
+
 def stage_export(w: Workshop, progress: Rows) -> None:
     export(w, w.out or w.folder("model"))
 
@@ -256,5 +293,6 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "base": stage_base,
     "causal": stage_causal,
     "guidance": stage_guidance,
+    "dmd": stage_dmd,
     "export": stage_export,
 }

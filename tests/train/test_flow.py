@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.flow import FlowMatching, level_tokens, plan_tokens, teacher_forcing_mask
+from train.flow import FlowMatching, Noise, level_tokens, plan_tokens, teacher_forcing_mask
 from train.optim import learning_rate
 from train.presets import FlowPreset
 from train.run import Average
@@ -75,7 +75,7 @@ def test_a_perfect_prediction_has_no_loss():
         latents = torch.randn(3, 4, 2, 8, 8)
         oracle = Oracle()
         oracle.clean = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {}), plan)
-        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, seed=1)
+        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, Noise(1))
         assert loss.item() < 1e-6
 
 
@@ -86,9 +86,11 @@ def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
     latents, text, nothing = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 5, 16), torch.randn(1, 5, 16)
     preset = FlowPreset(teacher_guidance=1.0)
     with torch.no_grad():
-        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, 3, nothing) < 1e-9
+        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, Noise(3), nothing) < 1e-9
         losses = [
-            FlowMatching(transformer, FlowPreset(teacher_guidance=g), {}, transformer)(latents, text, plan, 3, nothing)
+            FlowMatching(transformer, FlowPreset(teacher_guidance=g), {}, transformer)(
+                latents, text, plan, Noise(3), nothing
+            )
             for g in (2.0, 4.0)
         ]
     assert losses[0] > 1e-6

@@ -26,6 +26,9 @@ def run_stages(workshop, *names):
         STAGES[name](workshop, quiet)
 
 
+STAGES_BEFORE = {"causal": ["base"], "guidance": ["base", "causal"], "dmd": ["base", "causal", "guidance"]}
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A workshop in which everything before `base` is done."""
@@ -35,13 +38,13 @@ def prepared(tmp_path_factory):
 
 
 def test_all_stages_make_a_folder_that_generates_every_plan(prepared, tmp_path):
-    run_stages(prepared, "base", "causal", "guidance")
+    run_stages(prepared, "base", "causal", "guidance", "dmd")
     workshop = dataclasses.replace(prepared, out=tmp_path / "model")
     run_stages(workshop, "export")
     model = load_model(tmp_path / "model", device="cpu")
-    assert model.info.provenance["stage"] == "guidance"
-    assert model.info.guidance_scale == 1.0
-    assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal", "guidance"}
+    assert model.info.provenance["stage"] == "dmd"
+    assert (model.info.sampler, model.info.steps, model.info.guidance_scale) == ("few_step", 4, 1.0)
+    assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal", "guidance", "dmd"}
     for plan in model.info.plans:
         last = list(generate(model, Request("a red ball rises", plan=plan, seed=1, steps=1)))[-1]
         assert isinstance(last, ClipFinished)
@@ -58,13 +61,9 @@ def test_the_gpu_recipe_with_a_wan_autoencoder_makes_a_folder_too(tmp_path):
     assert last.video.shape == (9, 32, 32, 3)
 
 
-@pytest.mark.parametrize("stage", ["text", "vae", "base", "causal", "guidance"])
+@pytest.mark.parametrize("stage", ["text", "vae", "base", "causal", "guidance", "dmd"])
 def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
     """Four steps in one go equal two steps, a fresh process, and two more."""
-    if stage in ("causal", "guidance"):
-        run_stages(prepared, "base")
-    if stage == "guidance":
-        run_stages(prepared, "causal")
     link = tmp_path / SMOKE.name
     link.mkdir()
     for name in ("text", "vae", "data", "base", "causal"):
@@ -73,6 +72,11 @@ def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
     if stage == "vae":
         (link / "vae").mkdir()
         (link / "vae" / "linear").symlink_to(prepared.folder("vae") / "linear")
+    for earlier in STAGES_BEFORE.get(stage, ()):
+        if not prepared.folder(earlier).exists():
+            run_stages(prepared, earlier)
+        if not (link / earlier).exists():
+            (link / earlier).symlink_to(prepared.folder(earlier))
     # A constant learning rate: the schedule would otherwise depend on the number of steps asked for.
     constant = {n: dataclasses.replace(getattr(SMOKE, n), decay=0.0) for n in ("base", "causal", "guidance")}
     preset = dataclasses.replace(SMOKE, **constant)
@@ -89,7 +93,7 @@ def test_a_killed_stage_resumes_to_the_same_weights(prepared, tmp_path, stage):
                 (tmp_path / folder / "linear").symlink_to(prepared.folder("vae") / "linear")
         workshop.steps = 4
         modules = {"text": (text, "train_text"), "vae": (vae, "train_codec")}
-        _module, name = modules.get(stage, (generator, "train_flow"))
+        _module, name = modules.get(stage, (generator, "train"))
         from train import stages
 
         original = getattr(stages, name)
