@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .decoder import StreamDecoder
 from .plan import Grid, PlanSpec
 from .request import shown
 from .text import TextEncoder
@@ -127,6 +128,12 @@ class Model:
     vae: Any  # AutoencoderKLWan or TinyCodec
     text: TextEncoder
     info: ModelInfo
+    decoder: Any = None  # makes pixels in place of the vae, for speed: a TinyDecoder
+    previewer: Any = None  # makes the previews in place of what makes the pixels
+
+    def stream_decoder(self) -> StreamDecoder:
+        """One clip's decoder."""
+        return StreamDecoder(self.decoder or self.vae, self.previewer)
 
     @property
     def device(self) -> torch.device:

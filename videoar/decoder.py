@@ -74,26 +74,30 @@ class StreamDecoder:
     """One clip's way from latents to pixels. vae: AutoencoderKLWan, or any codec with `decode_chunk` and `encode`.
 
     A codec's `decode_chunk(latents_BCFHW, state | None) -> (video_BCTHW in [-1, 1], state)` takes and returns its state
-    as a value; that is all this class relies on.
+    as a value; that is all this class relies on. previewer: a cheaper codec for what is not exact yet.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, previewer: Any = None) -> None:
         self.codec = vae if hasattr(vae, "decode_chunk") else WanCodec(vae)
         self._dtype = vae.dtype
         self._state: Any = None
+        self._previewer, self._preview_state = previewer, None
         self.position = 0  # latent frames pushed so far
 
     @torch.inference_mode()
     def push(self, latents_BCFHW: torch.Tensor) -> torch.Tensor:
         """Continues the film: uint8 [B, T, H, W, 3] on the CPU, exact."""
         video, self._state = self.codec.decode_chunk(latents_BCFHW.to(self._dtype), self._state)
+        if self._previewer is not None:  # so that its memory, too, is where the film is
+            _, self._preview_state = self._preview(latents_BCFHW, self._preview_state)
         self.position += latents_BCFHW.shape[2]
         return to_uint8(video)
 
     @torch.inference_mode()
     def preview(self, latents_BCFHW: torch.Tensor) -> torch.Tensor:
-        """What push would return, without continuing the film."""
-        return to_uint8(self.codec.decode_chunk(latents_BCFHW.to(self._dtype), self._state)[0])
+        """What push would return (the previewer's version of it), without continuing the film."""
+        state = self._state if self._previewer is None else self._preview_state
+        return to_uint8(self._preview(latents_BCFHW, state)[0])
 
     @torch.inference_mode()
     def preview_region(
@@ -108,7 +112,7 @@ class StreamDecoder:
         height, width = latents_BCFHW.shape[-2:]
         top, left = max(0, y0 - HALO), max(0, x0 - HALO)
         crop = latents_BCFHW[..., top : min(height, y1 + HALO), left : min(width, x1 + HALO)]
-        video = to_uint8(self.codec.decode_chunk(crop.to(self._dtype), None)[0])
+        video = to_uint8(self._preview(crop, None)[0])
         scale = video.shape[2] // crop.shape[-2]
         first = picture_range(0, warm_up)[1]
         rows = slice((y0 - top) * scale, (y1 - top) * scale)
@@ -120,6 +124,11 @@ class StreamDecoder:
         if (video_BTHWC.shape[1] - 1) % PICTURES_PER_LATENT:
             raise ValueError(f"a video to encode has 1 + 4n frames, not {video_BTHWC.shape[1]}")
         return self.codec.encode((video_BTHWC.permute(0, 4, 1, 2, 3).float() / 127.5 - 1).to(self._dtype))
+
+    def _preview(self, latents_BCFHW: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        if self._previewer is None:
+            return self.codec.decode_chunk(latents_BCFHW.to(self._dtype), state)
+        return self._previewer.decode_chunk(latents_BCFHW.to(self._previewer.dtype), state)
 
 
 def to_uint8(video_BCTHW: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def _run(model: Model, settings: Settings, previews: bool, overlap: bool, keep: 
     channels, scale = model.transformer.config.in_channels, model.vae.config.scale_factor_spatial
     scale_std = model.info.level_std(len(settings.plan.scales))
     canvas = Canvas(settings.plan, channels, model.patch, scale_std, model.device)
-    showing = Showing(model.vae, canvas, scale, total, previews, overlap)
+    showing = Showing(model.stream_decoder(), canvas, scale, total, previews, overlap)
     film: list[np.ndarray] = []
     first_frame_s = 0.0
 

@@ -34,7 +34,7 @@ class Showing:
 
     def __init__(
         self,
-        vae: Any,
+        decoder: StreamDecoder,
         canvas: Canvas,
         scale: int,
         total: int | None,
@@ -42,7 +42,7 @@ class Showing:
         overlap: bool,
         before: torch.Tensor | None = None,
     ) -> None:
-        self.decoder, self.canvas, self.scale, self.previews = StreamDecoder(vae), canvas, scale, previews
+        self.decoder, self.canvas, self.scale, self.previews = decoder, canvas, scale, previews
         self._total, self._before = total, before
         self._shown = canvas.plan.start  # latent frames whose exact pixels are on their way
         self._origin = picture_range(0, canvas.plan.start)[1]  # pictures of what came before
