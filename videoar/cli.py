@@ -6,8 +6,11 @@ import argparse
 import dataclasses
 import json
 import os
+import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from .checkpoint import Model
     from .events import ClipStarted
     from .request import Request
+    from .video import Mp4Writer
 
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 UNUSABLE = 2
@@ -37,6 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"videoar: {error}", file=sys.stderr)
         return UNUSABLE
+    except (MemoryError, RuntimeError) as error:  # torch's own error for a full device is a RuntimeError
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        print("videoar: out of memory: choose a smaller size, fewer frames or a smaller window", file=sys.stderr)
+        return UNUSABLE
+    except OSError as error:
+        print(f"videoar: {error.filename or 'a file'} cannot be used: {error.strerror or error}", file=sys.stderr)
+        return UNUSABLE
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -49,13 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="make a clip from a prompt")
     generate.set_defaults(run=_generate)
     generate.add_argument("prompt", help="what the film shows")
-    generate.add_argument("--out", type=Path, default=Path("clip.mp4"), help="the MP4 to write (default: clip.mp4)")
-    generate.add_argument("--no-overwrite", action="store_true", help="stop if the file exists")
     generate.add_argument(
-        "--plan", help="frame, frame:3, key_detail:4, cube:2x2x2, scale:3, full (default: the model's best)"
+        "--out", default="clip.mp4", help="the MP4 to write, with a .json beside it (default: %(default)s)"
+    )
+    generate.add_argument("--no-overwrite", action="store_true", help="stop if one of the two files exists")
+    generate.add_argument(
+        "--plan", help="frame, frame:3, key_detail:4, cube:2x2x2, scale:3, full (default: the model's best that fits)"
     )
     generate.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to avoid (with guidance)")
-    generate.add_argument("--guidance", type=float, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off")
+    generate.add_argument(
+        "--guidance", type=_number, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off"
+    )
     for name, help_ in (
         ("steps", "denoising steps per unit"),
         ("seed", "repeats a film; drawn and printed if left out"),
@@ -65,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         ("window", "latent frames of context"),
         ("sink", "first latent frames that are never forgotten"),
     ):
-        generate.add_argument(f"--{name}", type=int, metavar="N", help=help_)
+        generate.add_argument(f"--{name}", type=_whole, metavar="N", help=help_)
     generate.add_argument("--endless", action="store_true", help="go on until Ctrl-C")
     generate.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_model_options(generate)
@@ -102,7 +118,27 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="model folder or hub id (default: the built-in model)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: an accelerator if there is one)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of the transformer")
+    parser.add_argument("--threads", type=_whole, metavar="N", help="CPU threads of the transformer")
+
+
+def _whole(text: str) -> int:
+    # int() alone would also read 1_0 and the digits of other scripts, and argparse would repeat a value of any length.
+    if re.fullmatch("[+-]?[0-9]{1,400}", text.strip()):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"a whole number is wanted, not {_short(text)}")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number is wanted, not {_short(text)}") from None
+
+
+def _short(text: str) -> str:
+    from .request import shown  # imports torch, which only an error has time for
+
+    return shown(text)
 
 
 def _load(arguments: argparse.Namespace) -> Model:
@@ -110,16 +146,12 @@ def _load(arguments: argparse.Namespace) -> Model:
 
     from .checkpoint import load_model
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise ValueError("--threads is at least 1")
+    if arguments.threads is not None and not 1 <= arguments.threads <= 1024:
+        raise ValueError("--threads is a number from 1 to 1024")
     if arguments.threads or "OMP_NUM_THREADS" not in os.environ:
         # One core is left to the decoder, which runs beside the transformer.
         torch.set_num_threads(arguments.threads or max(1, (os.cpu_count() or 2) - 1))
-    try:
-        device = torch.device(arguments.device) if arguments.device else None
-        return load_model(arguments.model, device)
-    except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
-        raise ValueError(f"device {arguments.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return load_model(arguments.model, arguments.device)
 
 
 def _generate(arguments: argparse.Namespace) -> int:
@@ -127,71 +159,112 @@ def _generate(arguments: argparse.Namespace) -> int:
 
     fields = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Request)}
     # Checked before the model is loaded, which takes a while.
-    request = Request(**fields | {"plan": arguments.plan or "full"})
-    out: Path = arguments.out
+    request = Request(**fields)
+    out = _target(arguments.out, arguments.no_overwrite)
+    return _make(_load(arguments), request, out, arguments.quiet)
+
+
+def _target(text: str, no_overwrite: bool) -> Path:
+    """Where the clip goes. Raises ValueError if it or its settings cannot be written there."""
+    out = Path(text)
+    if not out.name or out.name == "..":
+        raise ValueError(f"--out names an MP4 file, for example clip.mp4, not {_short(text)}")
     if out.suffix.lower() != ".mp4":
-        raise ValueError(f"the clip is an MP4: call it {out.with_suffix('.mp4')}")
+        raise ValueError(f"the clip is an MP4: call it {_short(str(out.with_suffix('.mp4')))}")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ValueError(f"there is no writable folder {str(out.parent)!r}")
-    if arguments.no_overwrite and out.exists():
-        raise ValueError(f"{out} exists already")
-    model = _load(arguments)
-    if arguments.plan is None:
-        request = dataclasses.replace(request, plan=model.info.plans[0])
-    return _make(model, request, out, arguments.quiet)
+        raise ValueError(f"there is no writable folder {_short(str(out.parent))}")
+    for file in (out, out.with_suffix(".json")):
+        try:
+            exists = file.exists()
+        except OSError as error:  # a name that is too long
+            raise ValueError(f"cannot write {_short(str(file))}: {error.strerror}") from error
+        if exists and not file.is_file():
+            raise ValueError(f"cannot write {file}: something that is not a file has that name")
+        if exists and no_overwrite:
+            raise ValueError(f"{file} exists already")
+        if exists and not os.access(file, os.W_OK):
+            raise ValueError(f"cannot write {file}: it is read-only")
+    return out
 
 
 def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:
-    """Runs the loop, writes the clip and its settings; after Ctrl-C, what is there so far."""
+    """Runs the loop and writes the clip and its settings; also after Ctrl-C or an error, with what is there."""
     from tqdm import tqdm
 
     from .events import ClipFinished, ClipStarted, StepDone, UnitDecoded
     from .generate import generate
+    from .painting import Painting
+    from .video import Mp4Writer
 
-    started: ClipStarted | None = None
-    pictures: list[Any] = []
-    report: dict[str, Any] = {"units": []}
-    events = generate(model, request, previews=False)
-    interrupted = False
-    with tqdm(disable=quiet, unit="step", dynamic_ncols=True, leave=False) as bar:
+    # With previews: whatever has been painted when somebody presses Ctrl-C is kept.
+    events = generate(model, request, keep=False)
+    started = next(events)
+    assert isinstance(started, ClipStarted), "every film begins with it"
+    total = started.unit_total
+    painting, writer = Painting(started.height, started.width), Mp4Writer(out, started.fps, started.settings())
+    report: dict[str, Any] = {"complete": False, "units": []}
+    bar = tqdm(total=total and total * started.steps, disable=quiet, unit="step", dynamic_ncols=True, leave=False)
+    with _first_ctrl_c_asks() as asked:
         try:
             for event in events:
-                if isinstance(event, ClipStarted):
-                    started = event
-                    bar.reset(total=event.unit_total and event.unit_total * event.steps)
-                elif isinstance(event, StepDone):
-                    bar.set_description(f"unit {event.index + 1}/{event.total}")
+                if isinstance(event, StepDone):
+                    bar.set_description(f"unit {event.index + 1}" + (f"/{total}" if total else ""))
                     bar.update()
                 elif isinstance(event, UnitDecoded):
-                    pictures.extend(picture for patch in event.patches for picture in patch.frames)
+                    for patch in event.patches:
+                        painting.paint(patch)
+                    for picture in painting.take():
+                        writer.write(picture)
                     times = {"denoise_s": event.denoise_s, "clean_s": event.clean_s, "decode_s": event.decode_s}
                     report["units"].append({key: round(value, 4) for key, value in times.items()})
                 elif isinstance(event, ClipFinished):
-                    report |= {"seconds": round(event.seconds, 3), "first_frame_s": round(event.first_frame_s, 3)}
-        except KeyboardInterrupt:
-            interrupted = True
-            events.close()  # type: ignore[attr-defined]
-    if started is None or not pictures:
+                    seconds = {"seconds": round(event.seconds, 3), "first_frame_s": round(event.first_frame_s, 3)}
+                    report |= {"complete": True} | seconds
+                if asked:
+                    break
+        finally:
+            bar.close()
+            for picture in painting.film():
+                writer.write(picture)
+            _finish(writer, started, report)
+    if not writer.frames:
         print("videoar: stopped before the first picture", file=sys.stderr)
         return INTERRUPTED
-    _write(out, started, pictures, report | {"complete": not interrupted})
-    print(
-        f"{out}: {len(pictures)} frames, {started.width}x{started.height}, {started.request.plan}, seed {started.seed}"
-    )
-    return INTERRUPTED if interrupted else 0
+    said = f"{writer.frames} frames, {started.width}x{started.height}, {started.request.plan}, seed {started.seed}"
+    stopped = f" (stopped after {len(report['units'])} of {total or 'endless'} units, previews included)"
+    print(f"{out}: {said}{'' if report['complete'] else stopped}")
+    # Ctrl-C is how an endless film ends.
+    return 0 if report["complete"] or request.endless else INTERRUPTED
 
 
-def _write(out: Path, started: ClipStarted, pictures: list[Any], report: dict[str, Any]) -> None:
-    from .video import write_mp4
+def _finish(writer: Mp4Writer, started: ClipStarted, report: dict[str, Any]) -> None:
+    """Gives the clip its name and writes its settings beside it; a clip without pictures leaves nothing."""
+    if not writer.frames:
+        writer.discard()
+        return
+    settings = started.settings()
+    if not report["complete"]:
+        settings |= {"kept_frames": writer.frames, "stopped_after_units": len(report["units"])}
+    writer.finish(settings)
+    text = json.dumps(settings | report, indent=2, ensure_ascii=False)
+    writer.path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
-    settings = started.settings() | {"frames": len(pictures)}
+
+@contextmanager
+def _first_ctrl_c_asks() -> Iterator[list[int]]:
+    """Notes the first Ctrl-C, so that the step in flight and the file are finished; the second one interrupts."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        write_mp4(out, pictures, started.fps, settings)
-        out.with_suffix(".json").write_text(
-            json.dumps(settings | report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    except OSError as error:
-        raise ValueError(f"cannot write {out}: {error.strerror or error}") from error
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -271,10 +271,17 @@ def test_an_index_cannot_point_outside_its_folder(copy):
         load_model(copy, device="cpu")
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "no such model", "../nowhere", "a/b/c", ""])
+@pytest.mark.parametrize("path", ["/no/such/folder", "no such model", "../nowhere", "a/b/c", "", " "])
 def test_folders_that_are_not_there(path):
-    with pytest.raises(ValueError, match=r"no model folder|missing"):
+    with pytest.raises(ValueError, match=r"no model folder|is empty"):
         load_model(path)
+
+
+@pytest.mark.parametrize("device", ["meta", "toaster", "cuda:99", "", "xla", "cpu:x"])
+def test_devices_that_cannot_be_used(folder, device):
+    with pytest.raises(ValueError, match=f"device '{device}' cannot be used") as caught:
+        load_model(folder, device)
+    assert len(str(caught.value)) < 300
 
 
 def test_an_empty_folder_is_no_model(tmp_path):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 import videoar.generate
 from videoar.checkpoint import save_model
 from videoar.cli import main
-from videoar.events import StepDone
+from videoar.events import StepDone, UnitDecoded
 from videoar.video import read_settings, read_video
 
 
@@ -50,16 +55,64 @@ def test_a_clip_and_its_settings(folder, tmp_path, capsys):
         ("a", "--seed", "-1"),
         ("a", "--out", "/no/such/folder/clip.mp4"),
         ("a", "--out", "clip.gif"),
+        ("a", "--out", ""),
+        ("a", "--out", "/"),
+        ("a", "--out", ".."),
+        ("a", "--out", "../.."),
+        ("a", "--out", "x" * 300 + ".mp4"),
+        ("a", "--out", "x" * 251 + ".mp4"),  # fits, but the settings' name does not
+        ("a", "--plan", "frame:" + "9" * 400),
+        ("a", "--plan", "frame:1_0"),
+        ("a", "--sink", "2"),
+        ("a", "--threads", "0"),
+        ("a", "--device", "meta"),
+        ("a", "--model", ""),
         ("a" * 10_000,),
     ],
 )
 def test_unusable_input_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
-    assert run(folder, *arguments) == 2
+    model = [] if "--model" in arguments else ["--model", folder]
+    device = [] if "--device" in arguments else ["--device", "cpu"]
+    assert main(["generate", *arguments, *model, *device, "--quiet"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("videoar: ")
     assert message.count("\n") == 1
+    assert len(message) < 300
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", ["1_0", "３", "1.5", "", "9" * 5000, "x" * 5000])
+@pytest.mark.parametrize("option", ["--seed", "--steps"])
+def test_numbers_that_are_none_are_not_repeated_in_full(folder, capsys, option, value):
+    with pytest.raises(SystemExit) as ended:
+        run(folder, "a", option, value)
+    assert ended.value.code == 2
+    assert f"argument {option}: a whole number is wanted" in (said := capsys.readouterr().err)
+    assert len(said.splitlines()[-1]) < 200
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.json"])
+def test_what_cannot_be_written_is_said_before_the_film_is_made(folder, tmp_path, capsys, name):
+    (tmp_path / name).mkdir()
+    assert run(folder, "a", "--out", str(tmp_path / "clip.mp4")) == 2
+    assert f"{name}: something that is not a file" in capsys.readouterr().err
+
+
+def test_one_frame_without_a_plan(folder, tmp_path):
+    out = tmp_path / "clip.mp4"
+    assert run(folder, "a red ball", "--out", str(out), "--frames", "1", "--steps", "1") == 0
+    assert len(read_video(out)[0]) == 1
+    assert read_settings(out)["plan"] == "frame:1"
+
+
+def test_a_full_device_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    monkeypatch.setattr(videoar.generate, "generate", full)
+    assert run(folder, "a red ball", "--out", str(tmp_path / "clip.mp4")) == 2
+    assert capsys.readouterr().err.startswith("videoar: out of memory")
 
 
 def test_missing_models_and_devices(folder, tmp_path, capsys):
@@ -85,7 +138,7 @@ def test_ctrl_c_keeps_what_is_there(folder, tmp_path, monkeypatch, after, frames
             yield event
             steps += isinstance(event, StepDone)
             if steps == after:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(videoar.generate, "generate", interrupted)
     out = tmp_path / "clip.mp4"
@@ -95,7 +148,86 @@ def test_ctrl_c_keeps_what_is_there(folder, tmp_path, monkeypatch, after, frames
         count = len(read_video(out)[0])
         assert 1 <= count < 17
         report = json.loads(out.with_suffix(".json").read_text())
-        assert (report["complete"], report["frames"]) == (False, count)
+        assert (report["complete"], report["kept_frames"], report["frames"]) == (False, count, 17)
+        assert report["stopped_after_units"] == len(report["units"])
+
+
+def test_a_second_ctrl_c_interrupts_at_once(folder, tmp_path, monkeypatch):
+    real = videoar.generate.generate
+
+    def interrupted(*args, **kwargs):
+        for event in real(*args, **kwargs):
+            if isinstance(event, StepDone):
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+                pytest.fail("the second one was not heard")
+            yield event
+
+    monkeypatch.setattr(videoar.generate, "generate", interrupted)
+    assert run(folder, "a red ball", "--out", str(tmp_path / "clip.mp4")) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_midway_keeps_what_is_there(folder, tmp_path, monkeypatch, capsys):
+    real = videoar.generate.generate
+
+    def failing(*args, **kwargs):
+        for event in real(*args, **kwargs):
+            yield event
+            if isinstance(event, UnitDecoded) and event.index == 1:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(videoar.generate, "generate", failing)
+    out = tmp_path / "clip.mp4"
+    assert run(folder, "a red ball", "--out", str(out), "--plan", "frame") == 2
+    assert capsys.readouterr().err.startswith("videoar: out of memory")
+    assert len(read_video(out)[0]) == 5
+    assert json.loads(out.with_suffix(".json").read_text())["complete"] is False
+
+
+def test_an_endless_film_ends_with_ctrl_c(folder, tmp_path, monkeypatch, capsys):
+    real = videoar.generate.generate
+
+    def stopped(*args, **kwargs):
+        for event in real(*args, **kwargs):
+            yield event
+            if isinstance(event, UnitDecoded) and event.index == 9:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(videoar.generate, "generate", stopped)
+    out = tmp_path / "clip.mp4"
+    assert run(folder, "a red ball", "--out", str(out), "--plan", "frame", "--steps", "1", "--endless") == 0
+    assert len(read_video(out)[0]) == 37
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert (report["complete"], report["frames"], report["kept_frames"]) == (False, None, 37)
+    assert "stopped after 10 of endless units" in capsys.readouterr().out
+
+
+def test_a_real_ctrl_c_keeps_the_first_cube(folder, tmp_path):
+    out = tmp_path / "clip.mp4"
+    command = [sys.executable, "-m", "videoar", "generate", "a red ball", "--out", str(out), "--plan", "cube:2x2x2"]
+    options = ["--model", folder, "--device", "cpu", "--steps", "100", "--seed", "1", "--threads", "1"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root) as process:
+        assert process.stderr is not None
+        said, end = b"", time.monotonic() + 90
+        while b"unit 3/8" not in said:  # by now the first cube has been painted
+            assert time.monotonic() < end
+            said += (read := os.read(process.stderr.fileno(), 4096))
+            assert read, said
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    video, _ = read_video(out)
+    assert video.shape == (9, 64, 64, 3)  # cubes of three latent frames
+    assert video[:, :32, :32].std() > 5
+    assert video[:, 40:].max() < 25  # not painted: black, up to what compression does
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert (report["complete"], report["kept_frames"], report["frames"]) == (False, 9, 17)
+    assert 1 <= report["stopped_after_units"] <= 4
+    assert read_settings(out)["stopped_after_units"] == report["stopped_after_units"]
+    assert re.search(r"stopped after \d of 8 units", output.decode())
 
 
 def test_info(folder, capsys):
