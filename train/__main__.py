@@ -1,6 +1,6 @@
 """`python -m train STAGE`: text, linear, data, vae, base, causal, guidance, dmd, export, or `all` of them in order.
 
-Every stage resumes where it stopped.
+Every stage resumes where it stopped. `adopt` takes the text encoder and the codec of a model folder (--init) instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from .dmd import SCORERS
 from .export import check_target
 from .presets import PRESETS, get_preset
-from .stages import STAGES, Workshop
+from .stages import APART, STAGES, Workshop
 
 
 class Progress:
@@ -40,7 +40,7 @@ class Progress:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train", description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("stage", choices=[*STAGES, *APART, "all"])
     parser.add_argument("--preset", default="builtin-cpu", choices=list(PRESETS))
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of the stages' checkpoints (default: runs)"
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)
             try:
-                STAGES[name](workshop, progress)
+                (STAGES | APART)[name](workshop, progress)
             finally:
                 progress.close()
     except (ValueError, OSError, FloatingPointError) as error:

@@ -9,13 +9,18 @@ import shutil
 import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from videoar.checkpoint import Model, ModelInfo, save_model
+from videoar.checkpoint import Model, ModelInfo, load_model, save_model
+from videoar.codec import TinyCodec
 
 from .presets import ServePreset
 from .run import Run
+
+RECORD = "record.json"  # of a stage that was adopted: what export writes of it into videoar.json
+PARTS = ("text", "vae")  # the stages whose results can be adopted
 
 
 def commit() -> str:
@@ -35,18 +40,25 @@ def hardware() -> str:
 
 
 def stage_record(folder: Path) -> dict | None:
-    """How a stage went, from its log: steps, last loss (mean of 50 steps), minutes spent, pauses left out."""
-    log = folder / "log.jsonl"
-    if not log.exists():
+    """How a stage went: steps, last loss (mean of 50 steps), minutes spent, pauses left out and lost steps included.
+
+    From record.json where the stage was adopted from another model, else from its log and newest checkpoint.
+    """
+    if (folder / RECORD).exists():
+        return json.loads((folder / RECORD).read_text())
+    if not folder.exists():
         return None
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    if not rows:
+    run = Run(folder)
+    rows, saved = run.rows(), run.checkpoints()
+    if not rows or not saved:
         return None
+    step = int(saved[-1].name.removeprefix("step-"))
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
-    tail = rows[-50:]
+    kept = {r["step"]: r["loss"] for r in rows if r["step"] <= step}  # a resumed run has logged some steps twice
+    tail = [kept[s] for s in sorted(kept)[-50:]]
     return {
-        "steps": rows[-1]["step"],
-        "loss": round(sum(r["loss"] for r in tail) / len(tail), 4),
+        "steps": step,
+        "loss": round(sum(tail) / len(tail), 4),
         "minutes": round(sum(g for g in gaps if g < 60) / 60, 1),
     }
 
@@ -83,7 +95,7 @@ def export(workshop, out: Path) -> Path:
     tensors = saved[0]
     transformer = w.new_transformer()
     transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
-    codec = w.codec()
+    codec = w.codec(finished=True)
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
     plans = getattr(preset, stage).served()
@@ -117,6 +129,43 @@ def export(workshop, out: Path) -> Path:
     partial.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def adopt(workshop, model_folder: Path) -> None:
+    """Fill the folders of the stages before `base` from a model folder: text encoder, codec, spread of the levels.
+
+    Raises ValueError where the model does not fit the preset, or where a stage has results of its own.
+    """
+    w, preset = workshop, workshop.preset
+    for part in PARTS:
+        if w.folder(part).exists() and any(w.folder(part).iterdir()):
+            raise ValueError(f"{w.folder(part)} is in use; move it away, or choose other --runs")
+    model = load_model(model_folder, device="cpu", dtype=torch.float32)
+    info, tiny = model.info, isinstance(model.vae, TinyCodec)
+    encoder: Any = model.text.encoder
+    have = (("tiny" if tiny else "wan"), model.vae.config.z_dim, encoder.config.d_model, info.text_length)
+    wanted = (preset.codec.kind, preset.codec.z_dim, preset.text.width, preset.text.max_length)
+    if have != wanted:
+        names = "codec, latent channels, text width and text length"
+        raise ValueError(f"{model_folder} does not fit the preset {preset.name}: its {names} are {have}, not {wanted}")
+    stages = info.provenance.get("stages", {})
+    for part in PARTS:
+        partial = w.folder(part).with_name(part + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        if part == "text":
+            encoder.save_pretrained(partial / "text_encoder")
+            model.text.tokenizer.save_pretrained(partial / "tokenizer")
+        else:
+            for name in ("linear", "codec") if tiny else ("codec",):
+                model.vae.save_pretrained(partial / name)
+        (partial / RECORD).write_text(json.dumps({"adopted": info.name, **stages.get(part, {})}))
+        if w.folder(part).exists():
+            w.folder(part).rmdir()
+        partial.rename(w.folder(part))
+    if len(info.scale_std) >= 3:
+        path = w.folder("data") / "scale_std.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"4": info.scale_std[-3], "2": info.scale_std[-2]}))
 
 
 def check_target(out: Path) -> None:

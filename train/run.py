@@ -50,10 +50,16 @@ class Run:
         return sorted(self.folder.glob("step-????????"))
 
     def save(self, step: int, tensors: dict[str, Tensor], info: dict) -> Path:
-        """Write a checkpoint. Raises OSError (disk full, say) and leaves the earlier checkpoints as they were."""
+        """Write a checkpoint. Raises OSError (disk full, say) and leaves the earlier checkpoints as they were.
+
+        A checkpoint of this step that reads whole is kept: a run that is repeated comes to the same one.
+        """
         final = self.folder / f"step-{step:08d}"
         partial = self.folder / f".partial-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in self.folder.glob(".partial-*"):  # by a process that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
+        if self._read(final) is not None:
+            return final
         try:
             partial.mkdir()
             save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
@@ -72,12 +78,23 @@ class Run:
 
     def load(self) -> tuple[dict[str, Tensor], dict] | None:
         """The newest checkpoint that reads whole, or None; damaged ones are skipped."""
-        for path in reversed(self.checkpoints()):
+        return next((saved for path in reversed(self.checkpoints()) if (saved := self._read(path)) is not None), None)
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict] | None:
+        try:
+            return load_file(path / "state.safetensors"), json.loads((path / "info.json").read_text())
+        except (OSError, SafetensorError, ValueError):
+            return None
+
+    def rows(self) -> list[dict]:
+        """The rows of the log, without lines that were cut off when the process was killed."""
+        path, rows = self.folder / "log.jsonl", []
+        for line in path.read_text().splitlines() if path.exists() else ():
             try:
-                return load_file(path / "state.safetensors"), json.loads((path / "info.json").read_text())
-            except (OSError, SafetensorError, ValueError):
+                rows.append(json.loads(line))
+            except ValueError:
                 continue
-        return None
+        return rows
 
     def log(self, **row) -> None:
         with open(self.folder / "log.jsonl", "a") as f:

@@ -22,7 +22,7 @@ from videoar.transformer import VideoARTransformer3DModel
 
 from .data import Pool, Stream
 from .dmd import SCORERS, SymmetricDMD
-from .export import export, model_info
+from .export import RECORD, adopt, export, model_info
 from .flow import FlowTraining
 from .generator import Method, train
 from .presets import Preset
@@ -88,12 +88,17 @@ class Workshop:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
 
-    def codec(self) -> TinyCodec | AutoencoderKLWan:
-        """The codec whose encoder is final: for the light one that is so before its decoder is trained."""
+    def codec(self, finished: bool = False) -> TinyCodec | AutoencoderKLWan:
+        """A codec whose encoder is final: for the light one that is so before its decoder is trained.
+
+        finished: with the trained decoder, if there is one.
+        """
         if self.preset.codec.kind == "wan":
             vae = AutoencoderKLWan.from_pretrained(self.need("vae", self.folder("vae") / "codec"), use_safetensors=True)
             return vae.eval().requires_grad_(False).to(self.device)
-        folder = self.need("linear", self.folder("vae") / "linear")
+        folder = self.folder("vae") / "codec"
+        if not finished or not folder.exists():
+            folder = self.need("linear", self.folder("vae") / "linear")
         return TinyCodec.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False).to(self.device)
 
     def source(self):
@@ -151,6 +156,8 @@ class Workshop:
 
 def stage_text(w: Workshop, progress: Rows) -> None:
     folder = w.folder("text")
+    if (folder / RECORD).exists():
+        return  # adopted
     tokenizer = make_tokenizer(w.seed)
     torch.manual_seed(w.seed)
     encoder = make_encoder(w.preset.text, len(tokenizer))
@@ -182,6 +189,8 @@ def stage_data(w: Workshop, progress: Rows) -> None:
 
 def stage_vae(w: Workshop, progress: Rows) -> None:
     preset = w.preset
+    if (w.folder("vae") / RECORD).exists():
+        return  # adopted
     if w.steps:
         preset = dataclasses.replace(preset, codec=dataclasses.replace(preset.codec, steps=w.steps))
     if preset.codec.kind == "wan":
@@ -243,7 +252,7 @@ def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, 
     plans = getattr(w.preset, stage).served()
     serve = w.preset.serving(stage)
     info = model_info(w, plans, serve, provenance={})
-    model = Model(transformer.eval(), w.codec(), text, info)
+    model = Model(transformer.eval(), w.codec(finished=True), text, info)
     clips, captions = [], []
     for i, prompt in enumerate(example_prompts()[:8]):
         plan = plans[i % len(plans)]
@@ -285,6 +294,12 @@ def stage_export(w: Workshop, progress: Rows) -> None:
     export(w, w.out or w.folder("model"))
 
 
+def stage_adopt(w: Workshop, progress: Rows) -> None:
+    if w.init is None:
+        raise ValueError("which model is to be adopted? Name its folder: --init assets/builtin")
+    adopt(w, w.init)
+
+
 STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "text": stage_text,
     "linear": stage_linear,
@@ -296,3 +311,4 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "dmd": stage_dmd,
     "export": stage_export,
 }
+APART = {"adopt": stage_adopt}  # what `all` leaves out

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from train.data import Pool, world_from_json, world_to_json
+from train.export import stage_record
 from train.presets import SMOKE, SMOKE_WAN
 from train.run import Run
-from train.stages import STAGES, Workshop
+from train.stages import APART, STAGES, Workshop
 from videoar.checkpoint import load_model
 from videoar.generate import ClipFinished, Request, generate
 from videoar.playworld import sample_world
@@ -194,6 +195,56 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     broken.mkdir()
     (broken / "state.safetensors").write_bytes(b"\x10\x00")
     assert run.load()[1]["step"] == 1
+
+
+def test_a_save_clears_what_killed_processes_left_and_keeps_a_whole_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    (tmp_path / ".partial-1").mkdir()
+    (tmp_path / ".partial-1" / "state.safetensors").write_bytes(b"half")
+    run.save(1, {"a": torch.ones(3)}, {})
+    assert not list(tmp_path.glob(".partial*"))
+    before = (tmp_path / "step-00000001" / "state.safetensors").stat().st_ino
+    run.save(1, {"a": torch.ones(3)}, {})  # never removed, not even to be written again
+    assert (tmp_path / "step-00000001" / "state.safetensors").stat().st_ino == before
+    (tmp_path / "step-00000001" / "state.safetensors").write_bytes(b"\x10\x00")
+    run.save(1, {"a": torch.ones(3)}, {})
+    assert torch.equal(run.load()[0]["a"], torch.ones(3))
+
+
+def test_the_record_of_a_stage_counts_the_steps_that_were_kept(tmp_path):
+    run = Run(tmp_path)
+    for step in (1, 2, 3, 4):
+        run.log(step=step, loss=float(step))
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"time": 1.0, "st\n')  # killed while it wrote; the checkpoint of step 2 was the last
+    for step in (3,):
+        run.log(step=step, loss=30.0)
+    run.save(3, {"a": torch.ones(1)}, {})
+    assert stage_record(tmp_path) == {"steps": 3, "loss": 11.0, "minutes": 0.0}
+
+
+def test_adopted_parts_start_a_run_and_carry_their_record(prepared, tmp_path):
+    for stage in ("base", "causal"):
+        if not prepared.folder(stage).exists():
+            run_stages(prepared, stage)
+    first = dataclasses.replace(prepared, out=tmp_path / "first")
+    run_stages(first, "export")
+    workshop = Workshop(SMOKE, tmp_path / "runs", threads=1, init=tmp_path / "first")
+    APART["adopt"](workshop, quiet)
+    with pytest.raises(ValueError, match="is in use"):
+        APART["adopt"](workshop, quiet)
+    workshop.init = None
+    run_stages(workshop, *STAGES)
+    one, two = (load_model(path, device="cpu") for path in (tmp_path / "first", workshop.folder("model")))
+    for part in ("text", "vae"):
+        record = one.info.provenance["stages"][part]
+        assert two.info.provenance["stages"][part] == {"adopted": "Playworld smoke", **record}
+    assert two.info.scale_std == pytest.approx(one.info.scale_std)
+    for a, b in ((one.vae, two.vae), (one.text.encoder, two.text.encoder)):
+        assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    other = Workshop(SMOKE_WAN, tmp_path / "other", init=tmp_path / "first")
+    with pytest.raises(ValueError, match="does not fit the preset smoke-wan"):
+        APART["adopt"](other, quiet)
 
 
 def test_export_never_replaces_a_folder_that_is_not_a_model(prepared, tmp_path, capsys):
