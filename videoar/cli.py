@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .request import Request
     from .video import Mp4Writer
 
+_MOST_UNITS = 1000  # whose times are kept for the report, the last ones
 INTERRUPTED = 130  # what shells expect of a program that Ctrl-C ended
 UNUSABLE = 2
 
@@ -60,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="make a clip from a prompt")
     generate.set_defaults(run=_generate)
-    generate.add_argument("prompt", help="what the film shows")
+    generate.add_argument("prompt", nargs="?", help="what the film shows")
     generate.add_argument(
         "--out", default="clip.mp4", help="the MP4 to write, with a .json beside it (default: %(default)s)"
     )
@@ -77,12 +79,20 @@ def _parser() -> argparse.ArgumentParser:
         ("seed", "repeats a film; drawn and printed if left out"),
         ("height", "pixels"),
         ("width", "pixels"),
-        ("frames", "length of the film, 1 + 4n"),
-        ("window", "latent frames of context"),
+        ("window", "latent frames of context: more is more coherent, less is faster"),
         ("sink", "first latent frames that are never forgotten"),
     ):
         generate.add_argument(f"--{name}", type=_whole, metavar="N", help=help_)
-    generate.add_argument("--endless", action="store_true", help="go on until Ctrl-C")
+    length = generate.add_mutually_exclusive_group()
+    length.add_argument("--frames", type=_whole, metavar="N", help="length of the film, 1 + 4n")
+    length.add_argument("--seconds", type=_number, metavar="S", help="length of the film, rounded up")
+    length.add_argument("--endless", action="store_true", help="go on until Ctrl-C")
+    generate.add_argument(
+        "--storyboard", metavar="FILE", help='prompts with times, a line each: "0:12 a red ball at night"'
+    )
+    generate.add_argument(
+        "--continue-from", metavar="FILE", help="a picture or clip that the film goes on from; it opens the MP4"
+    )
     generate.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_model_options(generate)
 
@@ -155,13 +165,27 @@ def _load(arguments: argparse.Namespace) -> Model:
 
 
 def _generate(arguments: argparse.Namespace) -> int:
-    from .request import Request
+    from .request import Request, frames_for
+    from .storyboard import read_storyboard
 
-    fields = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(Request)}
     # Checked before the model is loaded, which takes a while.
-    request = Request(**fields)
+    scenes = read_storyboard(arguments.storyboard) if arguments.storyboard is not None else ()
+    if scenes and arguments.prompt is not None:
+        raise ValueError("the storyboard begins with a prompt of its own: leave one of the two out")
+    names = {item.name for item in dataclasses.fields(Request)} - {"prompt", "storyboard", "start"}
+    request = Request(
+        prompt=scenes[0].prompt if scenes else arguments.prompt or "",
+        storyboard=scenes[1:],
+        **{name: getattr(arguments, name) for name in names},
+    )
     out = _target(arguments.out, arguments.no_overwrite)
-    return _make(_load(arguments), request, out, arguments.quiet)
+    source = arguments.continue_from
+    if source is not None and not Path(source).is_file():
+        raise ValueError(f"there is no file {_short(source)} to continue from")
+    model = _load(arguments)
+    if arguments.seconds is not None:
+        request = dataclasses.replace(request, frames=frames_for(arguments.seconds, model.info.fps))
+    return _make(model, request, out, arguments.quiet, source)
 
 
 def _target(text: str, no_overwrite: bool) -> Path:
@@ -187,22 +211,36 @@ def _target(text: str, no_overwrite: bool) -> Path:
     return out
 
 
-def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:
-    """Runs the loop and writes the clip and its settings; also after Ctrl-C or an error, with what is there."""
+def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | None = None) -> int:
+    """Runs the loop and writes the clip and its settings; also after Ctrl-C or an error, with what is there.
+
+    source: a picture or clip that the film continues; it is written in front of it.
+    """
+    import numpy as np
     from tqdm import tqdm
 
     from .events import ClipFinished, ClipStarted, StepDone, UnitDecoded
     from .generate import generate
     from .painting import Painting
-    from .video import Mp4Writer
+    from .request import most_given
+    from .video import Mp4Writer, read_pictures
 
+    if source is not None:
+        height, width = _size_of(model, request, source)
+        last = deque(read_pictures(source, width, height, model.info.fps), 1 + 4 * (most_given(model, request) - 1))
+        request = dataclasses.replace(request, start=np.stack(last), height=height, width=width)
     # With previews: whatever has been painted when somebody presses Ctrl-C is kept.
     events = generate(model, request, keep=False)
     started = next(events)
     assert isinstance(started, ClipStarted), "every film begins with it"
     total = started.unit_total
     painting, writer = Painting(started.height, started.width), Mp4Writer(out, started.fps, started.settings())
-    report: dict[str, Any] = {"complete": False, "units": []}
+    # Bounded, as everything here: a film may have no end.
+    report: dict[str, Any] = {"complete": False, "units_made": 0, "units": deque(maxlen=_MOST_UNITS)}
+    if source is not None:
+        for picture in read_pictures(source, started.width, started.height, started.fps):
+            writer.write(picture)
+        report |= {"continued_from": Path(source).name, "given_frames": writer.frames}
     bar = tqdm(total=total and total * started.steps, disable=quiet, unit="step", dynamic_ncols=True, leave=False)
     with _first_ctrl_c_asks() as asked:
         try:
@@ -217,6 +255,7 @@ def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:
                         writer.write(picture)
                     times = {"denoise_s": event.denoise_s, "clean_s": event.clean_s, "decode_s": event.decode_s}
                     report["units"].append({key: round(value, 4) for key, value in times.items()})
+                    report["units_made"] += 1
                 elif isinstance(event, ClipFinished):
                     seconds = {"seconds": round(event.seconds, 3), "first_frame_s": round(event.first_frame_s, 3)}
                     report |= {"complete": True} | seconds
@@ -227,26 +266,42 @@ def _make(model: Model, request: Request, out: Path, quiet: bool) -> int:
             for picture in painting.film():
                 writer.write(picture)
             _finish(writer, started, report)
-    if not writer.frames:
+    if writer.frames == report.get("given_frames", 0):
         print("videoar: stopped before the first picture", file=sys.stderr)
         return INTERRUPTED
     said = f"{writer.frames} frames, {started.width}x{started.height}, {started.request.plan}, seed {started.seed}"
-    stopped = f" (stopped after {len(report['units'])} of {total or 'endless'} units, previews included)"
+    stopped = f" (stopped after {report['units_made']} of {total or 'endless'} units, previews included)"
     print(f"{out}: {said}{'' if report['complete'] else stopped}")
     # Ctrl-C is how an endless film ends.
     return 0 if report["complete"] or request.endless else INTERRUPTED
 
 
+def _size_of(model: Model, request: Request, source: str) -> tuple[int, int]:
+    """Height and width of a film that continues another: what was asked for, its own if it was made here, the model's."""
+    from .video import read_settings
+
+    try:
+        made = read_settings(source) or {}
+    except ValueError:  # a picture, or what the next one to read it will complain about
+        made = {}
+    sizes = []
+    for name in ("height", "width"):
+        own = made.get(name)
+        sizes.append(getattr(request, name) or (own if isinstance(own, int) and own > 0 else getattr(model.info, name)))
+    model.grid(dataclasses.replace(request, height=sizes[0], width=sizes[1]))
+    return sizes[0], sizes[1]
+
+
 def _finish(writer: Mp4Writer, started: ClipStarted, report: dict[str, Any]) -> None:
     """Gives the clip its name and writes its settings beside it; a clip without pictures leaves nothing."""
-    if not writer.frames:
+    if writer.frames == report.get("given_frames", 0):
         writer.discard()
         return
     settings = started.settings()
     if not report["complete"]:
-        settings |= {"kept_frames": writer.frames, "stopped_after_units": len(report["units"])}
+        settings |= {"kept_frames": writer.frames, "stopped_after_units": report["units_made"]}
     writer.finish(settings)
-    text = json.dumps(settings | report, indent=2, ensure_ascii=False)
+    text = json.dumps(settings | report | {"units": list(report["units"])}, indent=2, ensure_ascii=False)
     writer.path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
 

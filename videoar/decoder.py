@@ -11,21 +11,11 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 
+from .plan import PICTURES_PER_LATENT, picture_range
+
 # Latent pixels around a region that are decoded with it and cut away: for a preview, since Wan's decoder also looks at
 # the whole frame and no halo would be exact.
 HALO = 3
-PICTURES_PER_LATENT = 4
-
-
-def picture_range(first_latent: int, end_latent: int) -> tuple[int, int]:
-    """Half-open range of pictures that latent frames [first, end) become."""
-    first, end = (max(0, PICTURES_PER_LATENT * (f - 1) + 1) for f in (first_latent, end_latent))
-    return first, end
-
-
-def latent_count(pictures: int) -> int:
-    """Latent frames of a film of 1 + 4n pictures."""
-    return (pictures - 1) // PICTURES_PER_LATENT + 1
 
 
 class WanCodec:

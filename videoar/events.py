@@ -5,7 +5,7 @@ Shapes: T pictures, h/w height and width of a patch; pixels are uint8 RGB numpy 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -55,9 +55,9 @@ class ClipStarted:
 
     def settings(self) -> dict[str, Any]:
         """Everything needed to make this film again, as JSON values."""
-        chosen = {
-            key: value for key, value in asdict(self.request).items() if key in ("prompt", "negative_prompt", "plan")
-        }
+        chosen = {key: getattr(self.request, key) for key in ("prompt", "negative_prompt", "plan")}
+        if self.request.storyboard:
+            chosen["storyboard"] = [list(scene) for scene in self.request.storyboard]
         keys = ("steps", "seed", "guidance_scale", "height", "width", "frames", "fps", "window", "sink", "model")
         return chosen | {key: getattr(self, key) for key in keys}
 
@@ -71,6 +71,19 @@ class UnitStarted:
     unit: Unit
     region: tuple[int, int, int, int]
     frame_range: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PromptSwitched:
+    """From unit `index`, which begins with picture `first_frame`, on, `prompt` rules.
+
+    seconds: device time it took to encode what is in the window under the new prompt.
+    """
+
+    index: int
+    first_frame: int
+    prompt: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -120,4 +133,4 @@ class ClipFailed:
     message: str
 
 
-Event = ClipStarted | UnitStarted | StepDone | UnitDecoded | ClipFinished | ClipFailed
+Event = ClipStarted | PromptSwitched | UnitStarted | StepDone | UnitDecoded | ClipFinished | ClipFailed

@@ -18,6 +18,7 @@ import torch
 
 KINDS = ("frame", "key_detail", "cube", "scale", "full")
 _DEFAULT_ARGS = {"frame": (1,), "key_detail": (4,), "cube": (2, 2, 2), "scale": (3,), "full": ()}
+PICTURES_PER_LATENT = 4  # but one for a film's first latent frame
 _LARGEST_ARG = 1024
 _HELP = "use frame, frame:3, key_detail:4, cube:2x2x2, scale:3 or full"
 
@@ -50,6 +51,17 @@ class Unit:
     def size(self) -> int:
         """Number of tokens."""
         return math.prod(self.shape())
+
+
+def picture_range(first_latent: int, end_latent: int) -> tuple[int, int]:
+    """Half-open range of pictures that latent frames [first, end) become."""
+    first, end = (max(0, PICTURES_PER_LATENT * (f - 1) + 1) for f in (first_latent, end_latent))
+    return first, end
+
+
+def latent_count(pictures: int) -> int:
+    """Latent frames of a film of 1 + 4n pictures."""
+    return (pictures - 1) // PICTURES_PER_LATENT + 1
 
 
 def split(length: int, parts: int) -> list[tuple[int, int]]:

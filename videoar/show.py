@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from .canvas import Canvas
-from .decoder import PICTURES_PER_LATENT, StreamDecoder, picture_range
+from .decoder import StreamDecoder
 from .events import Patch, UnitDecoded
-from .plan import Unit
+from .plan import PICTURES_PER_LATENT, Unit, picture_range
 
 # Latent frames in front of a region's preview that fill the decoder's memory.
 _WARM_UP = 1

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 _SETTINGS_KEY = "comment"  # the one free-text field that every MP4 reader keeps
 _BT709 = 1
+_LARGEST_SIDE = 8192
 
 
 class Mp4Writer:
@@ -126,6 +127,82 @@ def read_video(path: str | Path, max_frames: int | None = None) -> tuple[np.ndar
     if not pictures:
         raise ValueError(f"{Path(path).name} has no pictures")
     return np.stack(pictures), rate
+
+
+def read_pictures(path: str | Path, width: int, height: int, fps: float) -> Iterator[np.ndarray]:
+    """The pictures of an image or video file one by one, uint8 [height, width, 3]: cut to shape, at another frame rate.
+
+    An image is one picture. Raises ValueError for what is neither, for pictures that are too large, and for none.
+    """
+    image = _read_image(path)
+    if image is not None:
+        yield fit(image, width, height)
+        return
+    import av
+
+    shown = 0
+    with _open(path) as container:
+        if not container.streams.video:
+            raise ValueError(f"{Path(path).name} has no video stream")
+        stream = container.streams.video[0]
+        _check_size(path, stream.width, stream.height)
+        rate = float(stream.average_rate or stream.base_rate or fps)
+        begin = None
+        try:
+            for number, frame in enumerate(container.decode(stream)):
+                time = number / rate if frame.time is None else frame.time
+                begin = time if begin is None else begin
+                # Each picture of the film is the one that a viewer of the file sees at that time.
+                due = int((time - begin) * fps + 0.5) + 1 - shown
+                if due > 0:
+                    picture = fit(frame.to_ndarray(format="rgb24"), width, height)
+                    yield from [picture] * due
+                    shown += due
+        except av.FFmpegError as error:
+            raise ValueError(f"{Path(path).name} is damaged: {error.strerror}") from error
+    if not shown:
+        raise ValueError(f"{Path(path).name} has no pictures")
+
+
+def fit(picture_HWC: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] scaled to a size; what is too wide or too high is cut off on both sides."""
+    from PIL import Image
+
+    h, w = picture_HWC.shape[:2]
+    if (h, w) == (height, width):
+        return picture_HWC
+    scale = min(w / width, h / height)
+    left, top = (w - width * scale) / 2, (h - height * scale) / 2
+    box = (left, top, w - left, h - top)
+    return np.asarray(Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def _read_image(path: str | Path) -> np.ndarray | None:
+    """A still picture uint8 [H, W, 3]; None for a file that is none (a video, perhaps)."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    path = Path(path)
+    try:
+        if not path.stat().st_size:
+            raise ValueError(f"{path.name} is empty")
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                return None
+            _check_size(path, *image.size)
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        return None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path.name} has too many pixels: make it smaller first") from error
+    except (OSError, SyntaxError) as error:  # PIL's ways to say that a picture is cut short
+        raise ValueError(f"cannot read {path.name}: {error}") from error
+
+
+def _check_size(path: str | Path, width: int, height: int) -> None:
+    if max(width, height) > _LARGEST_SIDE:
+        raise ValueError(
+            f"{Path(path).name} has {width}x{height} pixels, more than {_LARGEST_SIDE} a side: make it smaller first"
+        )
 
 
 def _checked(picture_HWC: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.device import EngineDevice
 from videoar.checkpoint import ModelInfo
-from videoar.decoder import picture_range
+from videoar.plan import picture_range
 from videoar.engine import Engine
 from videoar.events import ClipFailed, ClipFinished, ClipStarted, Event, Patch, StepDone, UnitDecoded, UnitStarted
 from videoar.plan import Grid, Plan, Unit

@@ -7,8 +7,8 @@ import torch
 
 from tests.videoar.tiny import PATCH, make_vae
 from videoar.canvas import Canvas
-from videoar.decoder import StreamDecoder, WanCodec, latent_count, picture_range, to_uint8
-from videoar.plan import Grid, PlanSpec
+from videoar.decoder import StreamDecoder, WanCodec, to_uint8
+from videoar.plan import Grid, PlanSpec, latent_count, picture_range
 from videoar.pyramid import coarsen, enlarge
 from videoar.transformer import patchify
 
