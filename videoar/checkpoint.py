@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import torch
 
 from .decoder import StreamDecoder
+from .memory import OFFLOADS, check_room, module_bytes
 from .plan import Grid, PlanSpec
 from .request import shown
 from .text import TextEncoder
+from .tiny_decoder import load_tiny_decoder
 from .transformer import VideoARTransformer3DModel
-from .weights import load_part, read_json, save_part, scrub, write_json
+from .weights import empty_module, fill_part, kept_dtype, read_json, save_part, scrub, write_json
 
 BUILT_IN = "assets/builtin"
 _HUB_FILES = ["*.json", "*.safetensors", "tokenizer/*"]
@@ -165,12 +168,22 @@ def load_model(
     path_or_hub_id: str | Path | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    *,
+    offload: str = "none",
+    decoder: str | Path | None = None,
+    previewer: str | Path | None = None,
 ) -> Model:
     """Loads a model folder, a model of the Hugging Face hub ("owner/name"), or with None the built-in model.
 
-    device: the accelerator if there is one, else the CPU. dtype: float32 on a CPU, else bfloat16. Weights come from
-    safetensors only. Raises ValueError that names the part if anything is missing, truncated or of the wrong shape.
+    device: the accelerator if there is one, else the CPU. dtype: float32 on a CPU, else bfloat16. offload: "text" keeps
+    the text encoder in CPU memory except while it reads a prompt, "blocks" the transformer as well (slow; 1 GB at a
+    time is enough). decoder, previewer: files of tiny decoders (TAEHV), to make all pixels or the previews with.
+
+    Weights come from safetensors only. Raises ValueError that names the part if anything is missing, truncated or of
+    the wrong shape, and, before weights are read, one that says how much memory is missing.
     """
+    if offload not in OFFLOADS:
+        raise ValueError(f"offload is one of {', '.join(OFFLOADS)}, not {shown(offload)}")
     folder = find_folder(path_or_hub_id)
     device = _usable(device) if device is not None else _best_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
@@ -178,11 +191,58 @@ def load_model(
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "text_encoder"):
         config = read_json(folder / part / "config.json")
-        parts[part] = load_part(folder / part, _part_class(part, config), config, dtype).to(device)
+        parts[part] = empty_module(folder / part, _part_class(part, config), config)
     text = TextEncoder(_load_tokenizer(folder / "tokenizer"), parts["text_encoder"], info.text_length)
     model = Model(parts["transformer"], parts["vae"], text, info)
     _check_fit(model)
+    away = {"none": (), "text": ("text_encoder",), "blocks": ("text_encoder", "transformer")}[offload]
+    _check_memory(model, parts, away, device, dtype)
+    for part, module in parts.items():
+        fill_part(folder / part, module, dtype).to("cpu" if part in away else device)
+    if "text_encoder" in away and device.type != "cpu":
+        text.visits = device
+    if "transformer" in away:
+        parts["transformer"].enable_group_offload(device, offload_type="leaf_level")
+    for name, file in (("decoder", decoder), ("previewer", previewer)):
+        if file is not None:
+            setattr(model, name, load_tiny_decoder(file, model.vae, device, dtype))
     return model
+
+
+def _check_memory(
+    model: Model, parts: Mapping[str, Any], away: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> None:
+    """Raises ValueError if weights and the cache of a film of the default size do not fit. The parts are empty yet."""
+    sizes = {
+        part: module_bytes(module, functools.partial(kept_dtype, type(module), dtype=dtype))
+        for part, module in parts.items()
+    }
+    here = {part: size for part, size in sizes.items() if part not in away or device.type == "cpu"}
+    if device.type != "cpu":
+        resting = {part: size for part, size in sizes.items() if part in away}
+        check_room(resting, torch.device("cpu"), "offload less, or close other programs")
+    here["keys and values"] = _cache_bytes(model, dtype)
+    advice = []
+    if device.type != "cpu" and "transformer" not in away:
+        advice.append("--offload text" if not away else "--offload blocks")
+    if dtype == torch.float32:
+        advice.append("--dtype bfloat16")
+    if here["keys and values"]:
+        advice.append("a smaller window or film by default (window, frames, height and width in videoar.json)")
+    check_room(here, device, f"try {', or '.join(advice)}" if advice else "a larger device is needed")
+
+
+def _cache_bytes(model: Model, dtype: torch.dtype) -> int:
+    """Keys and values of a film of the default size, best plan; a plan of one unit needs none."""
+    info, config = model.info, model.transformer.config
+    if info.plans[0] == "full":
+        return 0
+    grid = model.grid(info)
+    tokens = min(info.window or grid.T, grid.T) * grid.H * grid.W
+    copies = 3 if info.window is not None and info.relative else 2
+    batch = 1 if info.guidance_scale == 1 else 2
+    width = config.num_attention_heads * config.attention_head_dim
+    return batch * tokens * copies * config.num_layers * width * dtype.itemsize
 
 
 def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:

@@ -9,6 +9,10 @@ from typing import Any
 
 import torch
 
+from .memory import call_elsewhere, free_bytes, module_bytes
+
+_ROOM = 1.1  # weights and a little for what 512 tokens need
+
 
 def clean(prompt: str) -> str:
     """HTML entities resolved (twice, as Wan's training captions were) and white space collapsed."""
@@ -16,10 +20,14 @@ def clean(prompt: str) -> str:
 
 
 class TextEncoder:
-    """tokenizer: a transformers tokenizer; encoder: a UMT5EncoderModel; max_length: text tokens per prompt."""
+    """tokenizer: a transformers tokenizer; encoder: a UMT5EncoderModel; max_length: text tokens per prompt.
 
-    def __init__(self, tokenizer: Any, encoder: torch.nn.Module, max_length: int = 512) -> None:
-        self.tokenizer, self.encoder, self.max_length = tokenizer, encoder, max_length
+    visits: a device on which the encoder works if it has room at that moment, and leaves again. Without room it works
+    where it rests.
+    """
+
+    def __init__(self, tokenizer: Any, encoder: Any, max_length: int = 512, visits: torch.device | None = None) -> None:
+        self.tokenizer, self.encoder, self.max_length, self.visits = tokenizer, encoder, max_length, visits
 
     @torch.no_grad()
     def __call__(self, prompts: str | Sequence[str]) -> torch.Tensor:
@@ -34,8 +42,16 @@ class TextEncoder:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = next(self.encoder.parameters()).device
-        mask_BL = tokens.attention_mask.to(device)
-        embeddings = self.encoder(tokens.input_ids.to(device), mask_BL).last_hidden_state
+        device = self._workplace()
+        ids_BL, mask_BL = tokens.input_ids.to(device), tokens.attention_mask.to(device)
+        if device == self.encoder.device:
+            embeddings = self.encoder(ids_BL, mask_BL).last_hidden_state
+        else:
+            embeddings = call_elsewhere(self.encoder, device, ids_BL, mask_BL).last_hidden_state
         # Selecting instead of multiplying: an overflow in the padding would turn 0 x inf into NaN.
         return torch.where(mask_BL[..., None] > 0, embeddings, torch.zeros((), dtype=embeddings.dtype, device=device))
+
+    def _workplace(self) -> torch.device:
+        free = None if self.visits is None else free_bytes(self.visits)
+        roomy = free is not None and free > _ROOM * module_bytes(self.encoder)
+        return self.visits if roomy and self.visits is not None else self.encoder.device

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .importers import read_state
+from .state_files import read_state
 
 State = tuple[Tensor, ...]  # the last features that each memory block has seen, [B, C, H, W] each
 

@@ -70,7 +70,7 @@ def _add_gated(x_BNE, h_BNE, gate_BUE, token_unit) -> torch.Tensor:
 
 
 def _rms_norm(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or hasattr(norm, "_diffusers_hook"):
         return norm(x.to(norm.weight.dtype))
     x = x.float()  # torch's CPU version runs a chain of a dozen operations backwards; this is twice as fast
     return x * (torch.linalg.vecdot(x, x) / x.shape[-1] + norm.eps).rsqrt().unsqueeze(-1) * norm.weight

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +30,12 @@ _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
     """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
-    module = empty_module(folder, cls, config)
-    expected = module.state_dict()
+    return fill_part(folder, empty_module(folder, cls, config), dtype)
+
+
+def fill_part(folder: Path, module: Any, dtype: torch.dtype) -> torch.nn.Module:
+    """Gives an empty module the weights in the folder, and returns it."""
+    cls, expected = type(module), module.state_dict()
     ignored = getattr(cls, "_keys_to_ignore_on_load_unexpected", None) or ()
     tied = dict(getattr(cls, "_tied_weights_keys", None) or {})
     state = {}
@@ -46,7 +49,7 @@ def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype
             raise ValueError(f"{name!r} in {folder.name} has the wrong shape: {shapes}")
         if expected[name].is_floating_point() and not (tensor.is_floating_point() and tensor.isfinite().all()):
             raise ValueError(f"{name!r} in {folder.name} holds numbers that are not finite: copy the weights again")
-        state[name] = tensor.to(_kept_dtype(cls, name, dtype))
+        state[name] = tensor.to(kept_dtype(cls, name, dtype))
     for alias, name in tied.items():  # files hold a shared tensor under either name, or under both
         if alias in state:
             state.setdefault(name, state.pop(alias))
@@ -69,24 +72,15 @@ def empty_module(folder: Path, cls: Any, config: dict[str, Any]) -> Any:
     try:
         with init_empty_weights(include_buffers=False):
             # diffusers' classes are made from a dict, transformers' from their config class.
-            return cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
+            module = cls.from_config(config) if hasattr(cls, "from_config") else cls(cls.config_class.from_dict(config))
+        if hasattr(module, "tie_weights"):
+            module.tie_weights()
+        return module
     except Exception as error:  # a senseless config fails wherever it is used first
         raise ValueError(f"{folder.name}/config.json does not describe a {cls.__name__}: {error}") from error
 
 
-def part_bytes(folder: Path, cls: Any, dtype: torch.dtype) -> int:
-    """What a part's weights will take in memory, from the heads of its files alone."""
-    tied = dict(getattr(cls, "_tied_weights_keys", None) or {})
-    total = 0
-    for file in _weight_files(folder):
-        with _opened(folder, file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                if name not in tied:
-                    total += math.prod(tensors.get_slice(name).get_shape()) * _kept_dtype(cls, name, dtype).itemsize
-    return total
-
-
-def _kept_dtype(cls: Any, name: str, dtype: torch.dtype) -> torch.dtype:
+def kept_dtype(cls: Any, name: str, dtype: torch.dtype) -> torch.dtype:
     """float32 for what a class wants to stay precise; text encoders want that against float16's small range only."""
     precise = set(getattr(cls, "_keep_in_fp32_modules", None) or ())
     if dtype != torch.float16 and hasattr(cls, "config_class"):
