@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -55,10 +56,11 @@ def own_part(drawn: list, part: int, parts: int) -> list:
 
 
 def new_accelerator() -> Accelerator:
-    """bfloat16 where the hardware computes in it."""
+    """bfloat16 where the hardware computes in it, unless ACCELERATE_MIXED_PRECISION says otherwise."""
     gpu = torch.cuda.is_available()
     bf16 = gpu or torch.cpu._is_avx512_bf16_supported()
-    return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not gpu)
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if bf16 else "no")
+    return Accelerator(mixed_precision=precision, cpu=not gpu)
 
 
 def train(
