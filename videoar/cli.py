@@ -277,7 +277,7 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
 
 
 def _size_of(model: Model, request: Request, source: str) -> tuple[int, int]:
-    """Height and width of a film that continues another: what was asked for, its own if it was made here, the model's."""
+    """Height and width of a film that goes on from another: as asked for, as that one if made here, or the model's."""
     from .video import read_settings
 
     try:

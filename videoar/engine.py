@@ -7,20 +7,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 from .checkpoint import Model
 from .events import ClipFailed, ClipFinished
-from .generate import generate
+from .generate import Generation, generate
 from .race import Run, explain, race
 from .request import Request, resolve
 
 logger = logging.getLogger(__name__)
 
 _END = object()
-# A reader that far behind gets no more device time until it has caught up.
-_UNREAD = 512
+# A reader that far behind gets no more device time until it has caught up: an endless film must not pile up.
+_UNREAD = 128
 
 
 class Busy(RuntimeError):
@@ -30,11 +29,10 @@ class Busy(RuntimeError):
 class _Job:
     """The engine's side of a session."""
 
-    def __init__(self, begin: Callable[[], Iterator[Any]]) -> None:
-        self.begin = begin
+    def __init__(self, iterator: Iterator[Any]) -> None:
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of Event or Turn, and _END
         self.stopped = threading.Event()
-        self.iterator: Iterator[Any] | None = None
+        self.iterator: Iterator[Any] | None = iterator
         self.device_s = 0.0
         self.share = 0.0  # device time for the purpose of fair turns: newcomers start level with the others
 
@@ -67,6 +65,18 @@ class Session:
             self._job.events.put(_END)
             self._wake()
 
+    def switch(self, prompt: str) -> None:
+        """Goes on under another prompt from the next border on (see Generation.switch); without effect after the end.
+
+        Never blocks. Raises ValueError for a prompt that cannot be used, and for a comparison.
+        """
+        generation = self._job.iterator
+        if generation is None:
+            return
+        if not isinstance(generation, Generation):
+            raise ValueError("the prompts of a comparison cannot be switched")
+        generation.switch(prompt)
+
     @property
     def device_s(self) -> float:
         """Seconds of the device this session has used so far."""
@@ -91,19 +101,21 @@ class Engine:
         self._thread = threading.Thread(target=self._serve, name="videoar-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, model: Model | None = None) -> Session:
-        """Queues a clip. Raises ValueError if it does not fit the model, Busy if the queue is full."""
+    def submit(self, request: Request, model: Model | None = None, **options: bool) -> Session:
+        """Queues a clip. Raises ValueError if it does not fit the model, Busy if the queue is full.
+
+        options: of `generate`, such as keep=False for a long film that the reader does not want at once in the end.
+        """
         model = model or self.model
         resolve(model, request)
-        return self._queue_up(partial(self._run, model, request))
+        return self._queue_up(self._run(model, request, **options))
 
     def race(self, requests: Sequence[Request]) -> Session:
         """Queues a comparison (see videoar.race), which counts as one clip. Raises as `submit` does."""
-        turns = race(self.model, requests, self._run)
-        return self._queue_up(lambda: turns)
+        return self._queue_up(race(self.model, requests, self._run))
 
-    def _queue_up(self, begin: Callable[[], Iterator[Any]]) -> Session:
-        job = _Job(begin)
+    def _queue_up(self, iterator: Iterator[Any]) -> Session:
+        job = _Job(iterator)
         with self._condition:
             if self._closed:
                 raise Busy("the engine is shutting down")
@@ -167,8 +179,7 @@ class Engine:
         start = time.perf_counter()
         event: Any
         try:
-            if job.iterator is None:
-                job.iterator = job.begin()
+            assert job.iterator is not None, "a job that is over gets no turn"
             event = next(job.iterator, None)
         except Exception as error:  # one clip's failure must not take the others down
             event = ClipFailed(explain(error))

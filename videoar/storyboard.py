@@ -59,10 +59,10 @@ def parse_storyboard(text: str) -> tuple[Scene, ...]:
 
 def _from_lines(text: str) -> list[tuple[str, float, str]]:
     places = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        time, _, prompt = line.strip().partition(" ")
+        time, prompt = (*line.split(None, 1), "")[:2]
         found = _TIME.fullmatch(time)
         if not found:
             raise ValueError(f"line {number}: begins with a time, such as 12, 12.5 or 1:05, not {time[:40]!r}")

@@ -10,10 +10,9 @@ import numpy as np
 
 from app.device import EngineDevice
 from videoar.checkpoint import ModelInfo
-from videoar.plan import picture_range
 from videoar.engine import Engine
 from videoar.events import ClipFailed, ClipFinished, ClipStarted, Event, Patch, StepDone, UnitDecoded, UnitStarted
-from videoar.plan import Grid, Plan, Unit
+from videoar.plan import Grid, Plan, Unit, picture_range
 from videoar.request import Request, resolve
 
 GRID, SIDE, FRAMES = Grid(8, 8, 8), 128, 29

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from videoar.engine import Busy, Engine
-from videoar.events import ClipFailed, ClipFinished, StepDone
+from videoar.events import ClipFailed, ClipFinished, PromptSwitched, StepDone, UnitDecoded
 from videoar.generate import generate
 from videoar.request import Request
 
@@ -161,3 +161,41 @@ def test_closing_ends_everything(tiny_model):
     assert not any(isinstance(event, ClipFailed) for event in session)
     with pytest.raises(Busy):
         engine.submit(Request("a red ball"))
+
+
+def test_prompts_switch_while_the_engine_works(tiny_model, make_engine):
+    engine = make_engine()
+    session = engine.submit(Request("a red ball", "frame", seed=1, steps=1, endless=True))
+    for event in session:
+        if isinstance(event, UnitDecoded) and event.index == 1:
+            session.switch("two fish")
+        if isinstance(event, PromptSwitched):
+            break
+    assert (event.prompt, event.index > 1) == ("two fish", True)
+    with pytest.raises(ValueError, match="empty"):
+        session.switch("")
+    session.stop()
+    for _ in session:
+        pass
+    session.switch("too late")
+    race = engine.race([Request("a red ball", "frame", seed=1)])
+    with pytest.raises(ValueError, match="comparison"):
+        race.switch("two fish")
+
+
+def test_an_endless_film_waits_for_its_reader(tiny_model, make_engine):
+    engine = make_engine()
+    session = engine.submit(Request("a red ball", "frame", seed=1, steps=1, endless=True), previews=False)
+    while session._job.events.qsize() < 100:
+        time.sleep(0.02)
+    time.sleep(0.5)
+    assert session._job.events.qsize() <= 130
+    first = [next(session) for _ in range(100)]
+    assert sum(isinstance(event, UnitDecoded) for event in first) > 20
+    session.stop()
+
+
+def test_a_long_film_need_not_be_kept(make_engine):
+    *_, last = make_engine().submit(Request("a red ball", "frame", seed=1, steps=1), keep=False)
+    assert isinstance(last, ClipFinished)
+    assert last.video.shape == (0, 64, 64, 3)

@@ -12,11 +12,12 @@ import torch
 
 from tests.videoar.tiny import INFO
 from videoar.checkpoint import Model
-from videoar.events import ClipFinished, ClipStarted, StepDone, UnitDecoded, UnitStarted
-from videoar.generate import generate
+from videoar.decoder import to_uint8
+from videoar.events import ClipFinished, ClipStarted, PromptSwitched, StepDone, UnitDecoded, UnitStarted
+from videoar.generate import _Denoiser, _part, generate
 from videoar.noise import NoiseField
 from videoar.plan import Grid, PlanSpec
-from videoar.request import Request
+from videoar.request import Request, resolve
 
 PLANS = ("frame", "frame:3", "key_detail:4", "cube:2x2x2", "cube:1x2x2@3,1,0,2", "scale:2", "full")
 
@@ -260,3 +261,122 @@ def test_lone_key_frames_are_shown_at_their_place(tiny_model):
         [(5, 4, False), (21, 4, True)],
         [(9, 28, False)],
     ]
+
+
+def pictures_of(events):
+    """All exact pictures, and the events that switched prompts."""
+    events = list(events)
+    exact = [p.frames for e in events if isinstance(e, UnitDecoded) for p in e.patches if not p.preview]
+    return np.concatenate(exact), [e for e in events if isinstance(e, PromptSwitched)]
+
+
+def test_a_switch_before_the_first_unit_is_a_film_of_that_prompt(tiny_model):
+    request = Request("a red ball", "cube", seed=1, guidance_scale=2.0, negative_prompt="a")
+    generation = generate(tiny_model, request)
+    generation.switch("a ball")
+    generation.switch(" two   fish ")
+    video, switched = pictures_of(generation)
+    assert [(e.index, e.first_frame, e.prompt) for e in switched] == [(0, 0, "two fish")]
+    assert np.array_equal(video, film(tiny_model, dataclasses.replace(request, prompt="two fish")))
+    with pytest.raises(ValueError, match="empty"):
+        generation.switch("  ")
+
+
+@pytest.mark.parametrize("plan", ["frame:2", "cube:2x1x2", "key_detail:2", "scale:2"])
+def test_a_switched_film_is_the_old_one_before_and_another_one_after(tiny_model, plan):
+    request = Request("a red ball", plan, seed=1, steps=1, frames=33, window=5, sink=1)
+    before = film(tiny_model, request)
+    same = dataclasses.replace(request, storyboard=((2.0, "a red ball"),))
+    assert np.array_equal(pictures_of(generate(tiny_model, same))[0], before)
+    video, switched = pictures_of(generate(tiny_model, dataclasses.replace(request, storyboard=((2.0, "two fish"),))))
+    at = switched[0].first_frame
+    assert len(video) == len(before) == 33
+    assert np.array_equal(video[:at], before[:at])
+    assert not np.array_equal(video[at : at + 4], before[at : at + 4])
+
+
+@pytest.mark.parametrize("plan", ["frame", "cube:2x1x2", "key_detail:2", "scale:2"])
+def test_a_switch_encodes_the_window_anew_under_the_new_prompt(tiny_model, plan):
+    """After a switch the cache holds what one under the new prompt would, had it been given the same film."""
+    settings = resolve(tiny_model, Request("a red ball", plan, seed=1, frames=81, window=6, sink=1, guidance_scale=2.0))
+    switched, fresh = _Denoiser(tiny_model, settings), _Denoiser(tiny_model, settings)
+    plans = list(settings.slabs())[:4]
+    size = tiny_model.transformer.config.in_channels * 4
+    with torch.inference_mode():
+        for unit in (unit for part in plans for unit in part.units):
+            switched._commit(unit, torch.randn(1, unit.size(), size))
+        held = switched.cache.frames
+        assert (len(held), held[0]) == (6, 0)
+        assert held[1] > 1  # some frames are gone
+        kept = [_part(unit, tokens, set(held)) for unit, tokens in switched.clean]
+        assert sum(unit.size() for unit, _ in kept) == switched.cache.length
+        switched.switch("two fish")
+        fresh.text_kv = fresh._read("two fish")
+        fresh.cache._evicted = switched.cache._evicted
+        for unit, tokens in kept:
+            fresh._commit(unit, tokens)
+    assert switched.cache.frames == held
+    for layer in range(2):
+        for mine, theirs in zip(switched.cache.prefix(layer), fresh.cache.prefix(layer), strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("plan", "given"),
+    [("cube:2x1x2", 1), ("cube:2x1x2@3,1,0,2", 60), ("frame:2", 3), ("key_detail:4", 1), ("scale:2", 17), ("full", 9)],
+)
+def test_films_continue_pictures_and_clips(tiny_model, plan, given):
+    rng = np.random.default_rng(0)
+    start = rng.integers(0, 256, (given, 64, 64, 3), np.uint8)
+    request = Request("a red ball", plan, seed=1, steps=1, frames=25, window=7, start=start)
+    events = list(generate(tiny_model, request))
+    video = events[-1].video
+    assert video.shape == (24, 64, 64, 3)  # the last given picture counts as the first
+    assert (events[0].frames, "start" in events[0].settings()) == (24, False)
+    first = min(e.frame_range[0] for e in events if isinstance(e, UnitStarted))
+    assert first == 0
+    exact = [patch for e in events if isinstance(e, UnitDecoded) for patch in e.patches if not patch.preview]
+    assert [patch.first_frame for patch in exact] == list(np.cumsum([0] + [len(p.frames) for p in exact])[:-1])
+    # What came before matters: the cache and the decoder have seen it.
+    other = dataclasses.replace(request, start=255 - start)
+    assert not np.array_equal(film(tiny_model, other), video)
+
+
+def test_a_film_that_continues_its_own_beginning_is_the_same_film(tiny_model):
+    """With a codec that loses nothing, going on from the first half of a film makes the second half."""
+
+    class Lossless(torch.nn.Module):
+        """Pictures of 8x8 blocks, each the mean of its latent channels; remembers what it has decoded."""
+
+        dtype, config = torch.float32, tiny_model.vae.config
+        seen: dict[bytes, torch.Tensor] = {}  # noqa: RUF012
+
+        def decode_chunk(self, latents, state):
+            shades = latents.mean(1, keepdim=True).repeat_interleave(8, 3).repeat_interleave(8, 4).tanh()
+            video = shades.repeat_interleave(4, 2).expand(-1, 3, -1, -1, -1)
+            for i in range(latents.shape[2]):
+                self.seen[to_uint8(video[:, :, 4 * i : 4 * i + 1]).numpy().tobytes()] = latents[:, :, i]
+            return (video[:, :, 3:] if state is None else video), True
+
+        def encode(self, video):
+            return torch.stack([self.seen[to_uint8(video[:, :, i : i + 1]).numpy().tobytes()]
+                                for i in range(0, video.shape[2], 4)], 2)  # fmt: skip
+
+    model = Model(tiny_model.transformer, Lossless(), tiny_model.text, INFO)
+    request = Request("a red ball", "frame", seed=1, frames=33, window=9)
+    whole = film(model, request)
+    half = dataclasses.replace(request, frames=17, start=whole[:17])
+    assert np.array_equal(film(model, half), whole[17:])
+
+
+def test_what_cannot_be_continued(tiny_model):
+    pictures = np.zeros((5, 64, 64, 3), np.uint8)
+    for start in (pictures[0], pictures.astype(float), pictures[..., :2], pictures[:0], [[0]], pictures[:, :0]):
+        with pytest.raises(ValueError, match="picture"):
+            Request("a", start=start)
+    with pytest.raises(ValueError, match="multiple"):
+        generate(tiny_model, Request("a", start=np.zeros((1, 60, 64, 3), np.uint8)))
+    with pytest.raises(ValueError, match=r"videoar\.video\.fit"):
+        generate(tiny_model, Request("a", start=pictures, height=96))
+    with pytest.raises(ValueError, match="at least 5"):
+        generate(tiny_model, Request("a", "frame", start=pictures, frames=1))
