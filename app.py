@@ -9,10 +9,11 @@ from functools import partial
 from app.device import ON_ZERO_GPU, make_device  # first: on ZeroGPU it must come before torch
 from app.model import load_model
 from app.server import DEFAULT_PORT, launch, serve_forever
+from videoar.folders import find_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Starts the playground and serves until Ctrl-C. Returns the exit status."""
+    """Starts the playground and serves until Ctrl-C. Returns the exit status: 2 for what cannot be used."""
     parser = argparse.ArgumentParser(prog="app.py", description="Make videos unit by unit in the browser.")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for the whole network)")
     parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {DEFAULT_PORT})")
@@ -24,14 +25,17 @@ def main(arguments: list[str] | None = None) -> int:
     where = options.device or ("cuda" if ON_ZERO_GPU else None)
     device = make_device(partial(load_model, options.model, where, warm_up=not ON_ZERO_GPU))
     try:
+        find_folder(options.model)  # said before there is a page that could not make films
         server = launch(device, options.host, options.port)
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
     if options.port is None and server.port > DEFAULT_PORT:
         print(f"Port {DEFAULT_PORT} is in use, so this is the next free one.")
     print(f"VideoAR is at {server.url} (Ctrl-C ends it).", flush=True)
-    serve_forever(server)
+    if not serve_forever(server):
+        print("app.py: without a model there is nothing to serve.", file=sys.stderr)
+        return 2
     print("Stopped.")
     return 0
 

@@ -72,6 +72,7 @@ def build_app(runs: Runs) -> gr.Blocks:
             [prompt, plan, steps, seed, randomise],
             outputs,
             api_name="generate",
+            preprocess=False,  # Gradio trips over what is not of the type of its component; read_request says what is
             concurrency_limit=_CONCURRENT_FILMS,
             trigger_mode="once",
             show_progress="minimal",

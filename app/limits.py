@@ -7,12 +7,12 @@ import secrets
 from typing import Any
 
 from videoar.plan import PlanSpec
-from videoar.request import LARGEST_SEED, Request
+from videoar.request import Request
 
 MOST_STEPS = 50
 MOST_UNITS = 128
-# Drawn seeds stay short enough to read out, and below 2**53, where JavaScript's numbers lose digits.
-_DRAWN_SEEDS = 2**31
+LARGEST_SEED = 2**53 - 1  # the page is JavaScript, whose larger numbers lose digits; the command line takes all
+_DRAWN_SEEDS = 2**31  # short enough to read out
 
 
 def read_request(prompt: Any, plan: Any, steps: Any, seed: Any, randomise: Any) -> Request:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import html
 import logging
+import re
 import secrets
 import tempfile
 import threading
@@ -157,9 +158,10 @@ def _owner(request: gr.Request) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """The library's messages begin like clauses; here they stand alone."""
+    """The library's messages begin like clauses; here they stand alone. Names of plans and fields keep their form."""
     text = str(error)
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    first = text[:1].upper() if re.match(r"[a-z]+(?![\w:/.])", text) else text[:1]
+    return f"{first}{text[1:].rstrip('.')}."
 
 
 def _keep(job: Job, units: int) -> None:

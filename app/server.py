@@ -98,15 +98,30 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def serve_forever(server: Server) -> None:
-    """Blocks until Ctrl-C or SIGTERM, then ends everything; a second Ctrl-C does not wait for that."""
+def serve_forever(server: Server) -> bool:
+    """Blocks until Ctrl-C or SIGTERM, then ends everything; a second Ctrl-C does not wait for that.
+
+    Also ends, and returns false, if the model does not load: nobody watches a page that cannot make films, while a
+    process that ends is seen, on a Space too.
+    """
     signals = (signal.SIGINT, signal.SIGTERM)
     # A list and no threading.Event: a second signal inside Event.set() would wait for the first one for ever.
     received: list[int] = []
     for number in signals:
         signal.signal(number, lambda number, _frame: received.append(number))
-    while not received:
+    while not received and not (failed := _has_failed(server.device)):
         time.sleep(0.2)
     for number in signals:
         signal.signal(number, signal.SIG_DFL)
     server.close()
+    return not failed
+
+
+def _has_failed(device: Device) -> bool:
+    try:
+        device.model(0)
+    except TimeoutError:
+        return False
+    except Exception:  # the device has logged it
+        return True
+    return False

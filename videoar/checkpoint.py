@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from .decoder import StreamDecoder
+from .folders import find_folder, model_name
 from .memory import OFFLOADS, check_room, module_bytes
 from .plan import Grid, PlanSpec
 from .request import shown
@@ -21,11 +21,8 @@ from .tiny_decoder import load_tiny_decoder
 from .transformer import VideoARTransformer3DModel
 from .weights import empty_module, fill_part, kept_dtype, read_json, save_part, scrub, write_json
 
-BUILT_IN = "assets/builtin"
-_HUB_FILES = ["*.json", "*.safetensors", "tokenizer/*"]
 # Which of our samplers is a pipeline's scheduler; any other flow model is integrated by Euler's method.
 _SAMPLERS = {"UniPCMultistepScheduler": "unipc", "FlowMatchEulerDiscreteScheduler": "euler"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -273,47 +270,6 @@ def save_model(model: Model, folder: str | Path, dtype: torch.dtype = torch.floa
     }
     write_json(folder / "model_index.json", index)
     write_json(folder / "videoar.json", dataclasses.asdict(model.info))
-
-
-def find_folder(path_or_hub_id: str | Path | None) -> Path:
-    """The folder of a model, downloaded from the hub if it is an id. Raises ValueError if there is none to be had."""
-    if path_or_hub_id is None or str(path_or_hub_id) == BUILT_IN:
-        path = Path(__file__).resolve().parent.parent / BUILT_IN
-        if not path.is_dir():
-            raise ValueError(f"the built-in model is missing: there is no folder {BUILT_IN} beside the videoar package")
-        return path
-    if not str(path_or_hub_id).strip():
-        raise ValueError("the name of the model folder is empty")
-    path = Path(path_or_hub_id).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists() or not _HUB_ID.fullmatch(str(path_or_hub_id)):
-        raise ValueError(f"there is no model folder {str(path_or_hub_id)[:200]!r}")
-    return _download(str(path_or_hub_id))
-
-
-def model_name(path_or_hub_id: str | Path) -> str:
-    """What a model without videoar.json is called: its id, or its folder's own name (the way there is private)."""
-    path = Path(path_or_hub_id).expanduser()
-    return path.resolve().name if path.is_dir() else str(path_or_hub_id)
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
-    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
-        raise ValueError(
-            f"there is no folder {hub_id!r} and no such model on the hub that you may read "
-            "(private and gated ones want `hf auth login`)"
-        ) from error
-    except Exception as error:  # the hub client raises dozens of kinds; for a user the rest mean the same
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ValueError(
-            f"there is no folder {hub_id!r}, and the hub cannot be reached ({reason[:200]}). Where there is a network: "
-            f"`hf download {hub_id} --local-dir FOLDER`, then name that folder"
-        ) from error
 
 
 def _usable(name: str | torch.device) -> torch.device:

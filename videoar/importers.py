@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from .checkpoint import ModelInfo, find_folder, model_name, read_info
+from .checkpoint import ModelInfo, read_info
+from .folders import find_folder, model_name
 from .sampler import unwarp
 from .state_files import State, read_state
 from .transformer import VideoARTransformer3DModel

@@ -7,7 +7,7 @@ import pytest
 from app.limits import MOST_STEPS, read_request
 
 GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
-NUMBERS_THAT_ARE_NONE = [True, float("nan"), float("inf"), -1, 1.5, "4", [4], 10**400]
+NUMBERS_THAT_ARE_NONE = [True, float("nan"), float("inf"), -1, 1.5, "4", "", [4], {}, 10**400]
 
 
 def request(**changes):
@@ -30,7 +30,7 @@ def test_without_a_number_of_steps_the_model_decides():
 
 def test_seeds_are_kept_or_drawn():
     assert request(seed=0).seed == 0
-    assert request(seed=2**63 - 1).seed == 2**63 - 1
+    assert request(seed=2**53 - 1).seed == 2**53 - 1
     drawn = {request(randomise=True).seed for _ in range(20)} | {request(seed=None).seed}
     assert len(drawn) > 15
     assert max(drawn) < 2**31
@@ -53,7 +53,7 @@ def test_bad_steps(steps):
         request(steps=steps)
 
 
-@pytest.mark.parametrize("seed", [*NUMBERS_THAT_ARE_NONE, 2**63])
+@pytest.mark.parametrize("seed", [*NUMBERS_THAT_ARE_NONE, 2**53, 2.0**53, 2**63])
 @pytest.mark.parametrize("randomise", [True, False])
 def test_bad_seeds(seed, randomise):
     with pytest.raises(ValueError, match="seed"):

@@ -110,14 +110,21 @@ def test_a_strange_start_is_refused(server, client, number):
         ({"prompt": " \n\0 "}, "prompt is empty"),
         ({"prompt": "x" * 10_000}, "at most 500"),
         ({"plan": "pyramid"}, "nknown plan"),
-        ({"plan": "cube:9x1x1"}, "fewer cubes"),
+        ({"plan": "cube:9x1x1"}, "^cube:9x1x1 does not fit .* fewer cubes"),
         ({"plan": 4}, "plan"),
         ({"steps": 2.5}, "steps"),
         ({"steps": True}, "steps"),
-        ({"steps": 10**9}, "maximum"),
+        ({"steps": 10**9}, "steps"),
+        ({"steps": "4"}, "steps"),
+        ({"steps": [1]}, "steps"),
+        ({"steps": {}}, "steps"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ["a ball"]}, "prompt"),
+        ({"prompt": None}, "prompt"),
         ({"seed": -1}, "seed"),
         ({"seed": True}, "seed"),
-        ({"seed": 2**63}, "seed"),
+        ({"seed": 2**53}, "seed"),
+        ({"seed": "7"}, "seed"),
         ({"seed": 1.5}, "seed"),
         ({"randomise": 7}, "andomise"),
     ],
@@ -125,6 +132,10 @@ def test_a_strange_start_is_refused(server, client, number):
 def test_bad_input_gets_a_sentence(client, changes, says):
     with pytest.raises(AppError, match=says):
         generate(client, **changes)
+
+
+def test_without_a_number_of_steps_the_models_own_is_taken(client):
+    assert generate(client, steps=None)[3]["steps"] == 4
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])

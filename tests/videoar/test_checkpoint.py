@@ -271,7 +271,7 @@ def test_an_index_cannot_point_outside_its_folder(copy):
         load_model(copy, device="cpu")
 
 
-@pytest.mark.parametrize("path", ["/no/such/folder", "no such model", "../nowhere", "a/b/c", "", " "])
+@pytest.mark.parametrize("path", ["/no/such/folder", "no such model", "../nowhere", "a/b/c", "", " ", "x" * 5000])
 def test_folders_that_are_not_there(path):
     with pytest.raises(ValueError, match=r"no model folder|is empty"):
         load_model(path)
