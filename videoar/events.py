@@ -58,6 +58,8 @@ class ClipStarted:
         chosen = {key: getattr(self.request, key) for key in ("prompt", "negative_prompt", "plan")}
         if self.request.storyboard:
             chosen["storyboard"] = [list(scene) for scene in self.request.storyboard]
+        if self.request.endless:
+            chosen["endless"] = True
         keys = ("steps", "seed", "guidance_scale", "height", "width", "frames", "fps", "window", "sink", "model")
         return chosen | {key: getattr(self, key) for key in keys}
 

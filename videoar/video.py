@@ -152,7 +152,7 @@ def read_pictures(path: str | Path, width: int, height: int, fps: float) -> Iter
             for number, frame in enumerate(container.decode(stream)):
                 time = number / rate if frame.time is None else frame.time
                 begin = time if begin is None else begin
-                # Each picture of the film is the one that a viewer of the file sees at that time.
+                # Within half a picture of its time, so that the file's last picture is never lost: it is the joint.
                 due = int((time - begin) * fps + 0.5) + 1 - shown
                 if due > 0:
                     picture = fit(frame.to_ndarray(format="rgb24"), width, height)

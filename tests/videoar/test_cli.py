@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import videoar.generate
 from videoar.checkpoint import save_model
@@ -64,6 +66,13 @@ def test_a_clip_and_its_settings(folder, tmp_path, capsys):
         ("a", "--plan", "frame:" + "9" * 400),
         ("a", "--plan", "frame:1_0"),
         ("a", "--sink", "2"),
+        ("a", "--endless", "--window", "1"),
+        ("a", "--seconds", "nan"),
+        ("a", "--seconds", "0"),
+        ("a", "--seconds", "1e300"),
+        ("a", "--storyboard", "missing.txt"),
+        ("a", "--continue-from", "missing.mp4"),
+        ("a", "--continue-from", "."),
         ("a", "--threads", "0"),
         ("a", "--device", "meta"),
         ("a", "--model", ""),
@@ -202,6 +211,69 @@ def test_an_endless_film_ends_with_ctrl_c(folder, tmp_path, monkeypatch, capsys)
     report = json.loads(out.with_suffix(".json").read_text())
     assert (report["complete"], report["frames"], report["kept_frames"]) == (False, None, 37)
     assert "stopped after 10 of endless units" in capsys.readouterr().out
+
+
+def test_a_killed_endless_film_can_be_played(folder, tmp_path):
+    out = tmp_path / "clip.mp4"
+    command = [sys.executable, "-m", "videoar", "generate", "a red ball", "--out", str(out), "--plan", "frame"]
+    options = ["--model", folder, "--device", "cpu", "--steps", "1", "--seed", "1", "--endless", "--quiet"]
+    root, partial = Path(__file__).parents[2], out.with_suffix(".partial.mp4")
+    with subprocess.Popen([*command, *options], cwd=root) as process:
+        end = time.monotonic() + 90
+        while not partial.exists() or partial.stat().st_size < 100_000:  # some fragments
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.kill()
+    assert [file.name for file in tmp_path.iterdir()] == [partial.name]
+    video, fps = read_video(partial)
+    assert (len(video) >= 16, video.shape[1:], fps) == (True, (64, 64, 3), 8)
+    assert video[-1].std() > 5
+    settings = read_settings(partial)
+    assert (settings["seed"], settings["endless"], settings["window"]) == (1, True, 5)
+
+
+def test_films_of_a_number_of_seconds(folder, tmp_path):
+    out = tmp_path / "clip.mp4"
+    options = ["--plan", "frame", "--steps", "1", "--seconds", "4.2", "--window", "3", "--sink", "1"]
+    assert run(folder, "a red ball", "--out", str(out), *options) == 0
+    assert len(read_video(out)[0]) == 37  # 33.6 frames, rounded up to 1 + 4n
+    assert (read_settings(out)["window"], read_settings(out)["sink"]) == (3, 1)
+
+
+def test_a_storyboard_of_a_file(folder, tmp_path, capsys):
+    story, out = tmp_path / "story.txt", tmp_path / "clip.mp4"
+    story.write_text("0 a red ball\n1 two fish\n")
+    options = ["--storyboard", str(story), "--out", str(out), "--plan", "frame", "--steps", "1"]
+    assert run(folder, *options, "--frames", "17") == 0
+    settings = read_settings(out)
+    assert (settings["prompt"], settings["storyboard"]) == ("a red ball", [[1.0, "two fish"]])
+    assert run(folder, "a", *options) == 2
+    assert "leave one of the two out" in capsys.readouterr().err
+    assert run(folder, *options, "--frames", "5") == 2
+    assert "begins after the film ends" in capsys.readouterr().err
+    story.write_text("0 a red ball\n0 two fish\n")
+    assert run(folder, *options) == 2
+    assert "story.txt, line 2: " in capsys.readouterr().err
+
+
+def test_a_film_goes_on_from_a_picture_or_clip(folder, tmp_path, capsys):
+    first, second, picture = tmp_path / "first.mp4", tmp_path / "second.mp4", tmp_path / "picture.png"
+    options = ["--plan", "frame", "--steps", "1", "--seed", "1"]
+    assert run(folder, "a red ball", "--out", str(first), *options, "--frames", "9", "--width", "96") == 0
+    assert run(folder, "a red ball", "--out", str(second), *options, "--continue-from", str(first)) == 0
+    clip, longer = read_video(first)[0], read_video(second)[0]
+    assert longer.shape == (9 + 16, 64, 96, 3)  # the size of what was made here
+    assert np.abs(longer[:9].astype(int) - clip).mean() < 3  # but for being compressed twice
+    report = json.loads(second.with_suffix(".json").read_text())
+    assert (report["continued_from"], report["given_frames"], report["frames"]) == ("first.mp4", 9, 16)
+    Image.fromarray(clip[-1]).save(picture)
+    assert run(folder, "a red ball", "--out", str(second), *options, "--continue-from", str(picture)) == 0
+    assert read_video(second)[0].shape == (17, 64, 64, 3)
+    capsys.readouterr()
+    picture.write_bytes(b"")
+    assert run(folder, "a red ball", "--out", str(first), *options, "--continue-from", str(picture)) == 2
+    assert capsys.readouterr().err == "videoar: picture.png is empty\n"
+    assert np.array_equal(read_video(first)[0], clip)
 
 
 def test_a_real_ctrl_c_keeps_the_first_cube(folder, tmp_path):

@@ -9,8 +9,9 @@ import sys
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from videoar.video import Mp4Writer, read_settings, read_video, write_mp4
+from videoar.video import Mp4Writer, fit, read_pictures, read_settings, read_video, write_mp4
 
 
 def picture(red: int = 255) -> np.ndarray:
@@ -145,3 +146,60 @@ def test_comments_of_other_programs_are_no_settings(tmp_path, comment):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(), format="rgb24")))
         container.mux(stream.encode(None))
     assert read_settings(tmp_path / "clip.mp4") is None
+
+
+def test_clips_are_read_at_another_size_and_rate(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_mp4(path, (picture(i) for i in range(0, 240, 4)), 30)  # two seconds
+    slower = np.stack(list(read_pictures(path, 64, 48, 8)))
+    assert slower.shape == (17, 48, 64, 3)
+    reds = slower[:, 24, 8, 0].astype(int)
+    assert np.abs(reds - [4 * min(59, round(30 * i / 8)) for i in range(17)]).max() <= 4 * 15 / 8 + 8
+    assert abs(reds[-1] - 4 * 59) < 8  # the last picture is there
+    faster = np.stack(list(read_pictures(path, 64, 48, 60)))
+    assert abs(len(faster) - 120) <= 1
+    square = np.stack(list(read_pictures(path, 32, 32, 8)))
+    assert square.shape == (17, 32, 32, 3)
+    # Cut on both sides: the border between the two colours stays in the middle.
+    assert np.abs(square[8, :, :14].astype(int) - slower[8, 24, 8]).max() < 12
+    assert np.abs(square[8, :, 18:].astype(int) - slower[8, 24, 56]).max() < 12
+
+
+def test_pictures_are_read_as_clips_of_one(tmp_path):
+    for name, mode in (("a.png", "RGBA"), ("b.jpg", "L"), ("c.webp", "RGB"), ("d.png", "P")):
+        Image.fromarray(picture()).convert(mode).save(tmp_path / name)
+        (got,) = read_pictures(tmp_path / name, 32, 24, 8)
+        assert (got.shape, got.dtype) == ((24, 32, 3), np.uint8)
+    turned = Image.fromarray(picture())
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter before it is shown
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    (got,) = read_pictures(tmp_path / "turned.jpg", 48, 64, 8)
+    assert got[:28].mean(axis=(0, 1))[0] > 200
+    assert got[36:].mean(axis=(0, 1))[1] > 150
+
+
+def test_what_is_neither_picture_nor_clip(tmp_path):
+    empty, text, cut, wide = (tmp_path / name for name in ("empty.png", "text.png", "cut.png", "wide.png"))
+    empty.write_bytes(b"")
+    text.write_text("no picture at all")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:3000])
+    Image.new("RGB", (20_000, 4)).save(wide)
+    for path, message in ((empty, "empty"), (text, "damaged"), (cut, "cannot read"), (wide, "8192 a side")):
+        with pytest.raises(ValueError, match=f"{path.name}.*{message}|{message}.*{path.name}"):
+            list(read_pictures(path, 64, 48, 8))
+    sound = tmp_path / "sound.mp4"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(ValueError, match=r"sound\.mp4 has no video stream"):
+        list(read_pictures(sound, 64, 48, 8))
+
+
+def test_odd_sizes_fit():
+    assert fit(np.zeros((1, 20_000, 3), np.uint8), 64, 48).shape == (48, 64, 3)
+    assert fit(np.zeros((37, 5, 3), np.uint8), 8, 8).shape == (8, 8, 3)
