@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--init", type=Path, help="model folder whose weights a stage starts from")
     parser.add_argument("--teacher", type=Path, help="model folder that is `dmd`'s real scorer (default: the base)")
     parser.add_argument("--scorers", choices=list(SCORERS), help="the fake scorers of `dmd` (default: both)")
+    parser.add_argument("--data", type=Path, help="`data`: folder of videos and .txt captions, or a CSV list of both")
+    parser.add_argument("--clips", type=int, help="`sample_base`: how many clips (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -73,6 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             args.compile,
             args.teacher,
             args.scorers,
+            args.data,
+            args.clips,
         )
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)

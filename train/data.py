@@ -1,29 +1,38 @@
-"""Captioned latents to train on: a pool rendered and encoded beforehand (CPU), or rendered in the loop (GPU)."""
+"""Captioned latents to train on: a pool encoded beforehand (rendered on a CPU, from videos, or sampled from the base),
+or rendered in the loop (GPU).
+"""
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
+import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from videoar.playworld import Thing, World, caption, render, sample_world
 
 from .presets import Preset
+from .videos import Captioned, read_clip
 
 SHARD = 128
+NO_TEXT = "no_text.safetensors"
 
 
 @dataclass(frozen=True)
 class Batch:
     latents_BCFHW: Tensor | None
     prompts: list[str]
+    text: list[Tensor] | None = None  # embeddings [L, E] without their padding, where they are kept
 
 
 def to_model_range(video_BTHWC: Tensor) -> Tensor:
@@ -54,42 +63,58 @@ def world_from_json(value: dict) -> World:
 
 
 class Pool:
-    """A folder of shards of encoded clips. Shard i depends on the seed and i alone, so making it can stop and go on
-    anywhere.
+    """A folder of shards of encoded clips, with what their captions are made of: worlds, or captions and their
+    embeddings. Shard i depends on the seed and i alone, so making it can stop and go on anywhere.
+
+    file: what the shards' names begin with; `samples` of the base lie beside the clips that it was trained on.
     """
 
-    def __init__(self, folder: Path, seed: int = 0):
-        self.folder, self.seed = Path(folder), seed
+    def __init__(self, folder: Path, seed: int = 0, file: str = "clips"):
+        self.folder, self.seed, self.file = Path(folder), seed, file
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.latents: list[Tensor] = []
+        self.latents: list = []  # slices of the files, read when asked for
         self.worlds: list[list[World]] = []
+        self.captions: list[list[str]] = []
+        self.ends: list[int] = []  # clips up to the end of each shard
 
     def __len__(self) -> int:
-        return SHARD * len(self.latents)
+        return self.ends[-1] if self.ends else 0
 
     def path(self, index: int) -> Path:
-        return self.folder / f"clips-{index:05d}.safetensors"
+        return self.folder / f"{self.file}-{index:05d}.safetensors"
 
     @torch.inference_mode()
     def make_shard(self, index: int, preset: Preset, codec) -> None:
+        """Render and encode a shard of Playworld."""
         worlds = sample_worlds(SHARD, f"pool-{self.seed}-{index}")
         parts = []
         for i in range(0, SHARD, 16):
             video = render(worlds[i : i + 16], frames=preset.frames, size=preset.size, fps=preset.fps)
             # Clip by clip: twice as fast, because what it allocates stays in the processor's cache.
             parts += [codec.encode(to_model_range(clip[None])).half() for clip in video]
-        partial = self.path(index).with_suffix(".partial")
-        metadata = {"worlds": json.dumps([world_to_json(w) for w in worlds])}
-        save_file({"latents": torch.cat(parts).contiguous()}, partial, metadata)
+        self.write(index, torch.cat(parts), worlds=[world_to_json(w) for w in worlds])
+
+    def write(self, index: int, latents_BCFHW: Tensor, text: list[Tensor] | None = None, **metadata) -> None:
+        """A whole shard under its name, or none. text: embeddings [L, E] of each caption, without their padding."""
+        tensors = {"latents": latents_BCFHW.contiguous()}
+        tensors |= {f"text.{i}": t.contiguous() for i, t in enumerate(text or ())}
+        partial = self.path(index).with_suffix(f".partial-{os.getpid()}")
+        save_file(tensors, partial, {k: json.dumps(v) for k, v in metadata.items()})
         partial.rename(self.path(index))
 
     def refresh(self, most: int | None = None) -> None:
         """Map the shards that follow those already known, at most up to `most` clips in all."""
         while self.path(len(self.latents)).exists() and (most is None or len(self) < most):
-            with safe_open(self.path(len(self.latents)), "pt") as f:
-                worlds = [world_from_json(w) for w in json.loads(f.metadata()["worlds"])]
-                self.latents.append(f.get_tensor("latents"))
-                self.worlds.append(worlds)
+            path = self.path(len(self.latents))
+            try:
+                file = safe_open(path, "pt")
+                metadata, latents = file.metadata() or {}, file.get_slice("latents")
+            except SafetensorError as error:
+                raise ValueError(f"{path} is damaged ({error}); remove it and run the stage that made it") from error
+            self.worlds.append([world_from_json(w) for w in json.loads(metadata.get("worlds", "[]"))])
+            self.captions.append(json.loads(metadata.get("captions", "[]")))
+            self.latents.append(latents)
+            self.ends.append(len(self) + latents.get_shape()[0])
 
     def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
         """The clips of a step: a function of the step and of the size of the pool, nothing else.
@@ -97,12 +122,61 @@ class Pool:
         A step has size * parts clips, of which this returns one part; without `latents` only the prompts.
         """
         rng = random.Random(f"batch-{self.seed}-{step}")
-        picks = [divmod(rng.randrange(len(self)), SHARD) for _ in range(size * parts)]
-        prompts = [caption(self.worlds[shard][clip], rng) for shard, clip in picks][part * size : (part + 1) * size]
-        if not latents:
-            return Batch(None, prompts)
+        picks = [self._place(rng.randrange(len(self))) for _ in range(size * parts)]
+        prompts = [self._caption(shard, clip, rng) for shard, clip in picks][part * size : (part + 1) * size]
         own = picks[part * size : (part + 1) * size]
-        return Batch(torch.stack([self.latents[shard][clip] for shard, clip in own]).float(), prompts)
+        text = [self._text(shard, clip) for shard, clip in own] if self.captions[own[0][0]] else None
+        if not latents:
+            return Batch(None, prompts, text)
+        return Batch(torch.cat([self.latents[shard][clip : clip + 1] for shard, clip in own]).float(), prompts, text)
+
+    def no_text(self) -> Tensor | None:
+        """The embedding [L, E] of the empty prompt, where embeddings are kept."""
+        path = self.folder / NO_TEXT
+        return load_file(path)["text"] if path.exists() else None
+
+    def _place(self, clip: int) -> tuple[int, int]:
+        shard = bisect.bisect_right(self.ends, clip)
+        return shard, clip - (self.ends[shard - 1] if shard else 0)
+
+    def _caption(self, shard: int, clip: int, rng: random.Random) -> str:
+        return self.captions[shard][clip] if self.captions[shard] else caption(self.worlds[shard][clip], rng)
+
+    def _text(self, shard: int, clip: int) -> Tensor:
+        with safe_open(self.path(shard), "pt") as f:
+            return f.get_tensor(f"text.{clip}")
+
+
+def make_video_shard(
+    pool: Pool, index: int, videos: list[Captioned], preset: Preset, encode: Callable[[Tensor], Tensor], text
+) -> list[str]:
+    """Decode, encode and embed a shard of videos; returns a sentence about each that had to be skipped."""
+    latents, captions, skipped = [], [], []
+    for video in videos:
+        try:
+            clip = read_clip(video.path, preset.frames, preset.fps, preset.size, preset.width or preset.size)
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        latents.append(encode(to_model_range(clip[None])).half().cpu())
+        captions.append(video.caption)
+    # A shard of nothing is written too: those after it are read only where none is missing.
+    side = (preset.size // 8, (preset.width or preset.size) // 8)
+    nothing = torch.empty(0, preset.codec.z_dim, (preset.frames - 1) // 4 + 1, *side).half()
+    embeddings = [trim(text([c])[0]) for c in captions]
+    pool.write(index, torch.cat([nothing, *latents]), embeddings, captions=captions)
+    return skipped
+
+
+def trim(text_LE: Tensor) -> Tensor:
+    """An embedding without its padding of zeros, in half precision's range of bfloat16."""
+    filled = text_LE.abs().amax(1).nonzero()
+    return text_LE[: int(filled.max()) + 1 if len(filled) else 0].to(torch.bfloat16).cpu()
+
+
+def pad(texts: list[Tensor], length: int) -> Tensor:
+    """Embeddings [B, length, E] with their padding back."""
+    return torch.stack([F.pad(t.float(), (0, 0, 0, length - len(t))) for t in texts])
 
 
 class Stream:
@@ -116,6 +190,9 @@ class Stream:
 
     def refresh(self, most: int | None = None) -> None:
         """Nothing to refresh: every step has clips of its own."""
+
+    def no_text(self) -> None:
+        """No embeddings are kept: captions are written anew for every step."""
 
     @torch.no_grad()
     def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:

@@ -75,7 +75,7 @@ def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict)
         shift=serve.shift,
         guidance_scale=serve.guidance_scale,
         height=preset.size,
-        width=preset.size,
+        width=preset.width or preset.size,
         frames=preset.frames,
         fps=preset.fps,
         scale_std=(std[4], std[2], 1.0),

@@ -16,6 +16,7 @@ from videoar.plan import Grid, Plan, PlanSpec
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
+from .data import pad
 from .flow import Draw, Losses, Noise
 from .optim import learning_rate, make_optimizers, set_learning_rate
 from .presets import FlowPreset
@@ -66,7 +67,7 @@ def new_accelerator() -> Accelerator:
 def train(
     run: Run,
     method: Method,
-    text: TextEncoder,
+    text: TextEncoder | None,
     source,
     grid: Grid,
     preset: FlowPreset,
@@ -81,6 +82,7 @@ def train(
     Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not. The
     clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
     compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
+    text: None where the source keeps the embeddings of its captions.
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
     accelerator = new_accelerator()
@@ -115,8 +117,15 @@ def train(
         network.to(device)
     average.tensors = {k: v.to(device) for k, v in average.tensors.items()}
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
-    with torch.no_grad():
-        no_text = text([""]).to(device)
+
+    def embed(prompts: list[str]) -> torch.Tensor:
+        if text is None:
+            raise ValueError("the data keep no embeddings of their captions, so that a text encoder is needed")
+        with torch.no_grad():
+            return text(prompts)
+
+    kept = source.no_text()
+    no_text = (embed([""]) if kept is None else kept[None].float()).to(device)
 
     def draw(micro: int) -> Draw:
         part = accelerator.process_index * preset.accumulate + micro
@@ -126,16 +135,19 @@ def train(
         batch = source.batch(step, size, part, parts, latents=method.needs_latents)
         rng = random.Random(f"drop-{seed}-{step}")
         dropped = own_part([rng.random() < preset.text_drop for _ in range(size * parts)], part, parts)
-        prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
+        if batch.text is not None:
+            embeddings = pad(batch.text, no_text.shape[1])
+            embeddings[torch.tensor(dropped)] = no_text.cpu()
+        else:
+            prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
+            embeddings = embed(prompts)
         latents = batch.latents_BCFHW
         if latents is not None and plan.grid.T < grid.T:
             rng = random.Random(f"excerpt-{seed}-{step}")
             starts = [rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)]
             latents = excerpts(latents, plan.grid.T, own_part(starts, part, parts))
-        with torch.no_grad():
-            embeddings = text(prompts).to(device)
         noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, device)
-        return Draw(step, plan, embeddings, no_text, noise, None if latents is None else latents.to(device))
+        return Draw(step, plan, embeddings.to(device), no_text, noise, None if latents is None else latents.to(device))
 
     def save() -> None:
         tensors = {f"{name}.{k}": v for name, part in method.trained.items() for k, v in part.state_dict().items()}

@@ -152,11 +152,18 @@ DMD_PLANS = (
 
 @dataclass(frozen=True)
 class Preset:
+    """Everything about one model. size: height in pixels; width: None for square pictures. sample_clips: how many clips
+    `sample_base` makes. playworld: clips are rendered, unless --data names others.
+    """
+
     name: str
     size: int = 128
+    width: int | None = None
     frames: int = 29
     fps: int = 8
     pool_clips: int = 20_000
+    sample_clips: int = 1024
+    playworld: bool = True
     render_on_device: bool = False
     text: TextPreset = field(default_factory=TextPreset)
     codec: CodecPreset = field(default_factory=CodecPreset)
@@ -232,6 +239,7 @@ SMOKE = Preset(
     size=32,
     frames=9,
     pool_clips=16,
+    sample_clips=3,
     text=TextPreset(width=32, layers=1, heads=2, ffn=32, steps=4, batch=4),
     codec=CodecPreset(fit_clips=16, steps=3, batch=2, crop=16, frames=9),
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16),

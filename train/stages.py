@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Callable
+import random
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from diffusers import AutoencoderKLWan
+from safetensors.torch import save_file
 
 from videoar.checkpoint import Model
 from videoar.codec import TinyCodec
 from videoar.decoder import WanCodec
 from videoar.generate import ClipFinished, Request, generate
-from videoar.plan import Grid
-from videoar.playworld import example_prompts
+from videoar.plan import Grid, PlanSpec
+from videoar.playworld import caption, example_prompts
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
-from .data import Pool, Stream
+from .data import NO_TEXT, SHARD, Pool, Stream, make_video_shard, sample_worlds, trim
 from .dmd import SCORERS, SymmetricDMD
 from .export import RECORD, adopt, export, model_info
 from .flow import FlowTraining
 from .generator import Method, train
 from .presets import Preset
 from .run import Run
+from .sample import clip_noise, sample_latents
 from .sheets import contact_sheet
 from .text import make_encoder, make_tokenizer, train_text
 from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
+from .videos import find_videos
 
 Rows = Callable[[dict], None]
 
+SAMPLED_AT_ONCE = 8
 SHEET_EVERY = 1000  # steps between two contact sheets of samples
 
 
@@ -50,6 +58,8 @@ class Workshop:
     compiled: bool = False
     teacher: Path | None = None
     scorers: str | None = None
+    data: Path | None = None
+    clips: int | None = None
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
@@ -65,6 +75,11 @@ class Workshop:
     @property
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the device computes in it."""
+        return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
     def flow(self, stage: str) -> Any:
         """The FlowPreset of a stage (DMDPreset of `dmd`), with what was asked for instead."""
@@ -101,17 +116,21 @@ class Workshop:
             folder = self.need("linear", self.folder("vae") / "linear")
         return TinyCodec.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False).to(self.device)
 
-    def source(self):
+    def source(self, stage: str = "base"):
+        """The clips of a stage: samples of the base for those after it, if there are any; else those of `data`."""
+        for folder in ("samples", "data") if stage in ("causal", "guidance") else ("data",):
+            pool = Pool(self.folder(folder), self.seed)
+            if pool.path(0).exists():
+                return pool
         if self.preset.render_on_device:
             codec = self.codec()
             encoder = codec if isinstance(codec, TinyCodec) else WanCodec(codec)
             return Stream(self.preset, encoder, self.device, self.seed)
-        return Pool(self.folder("data"), self.seed)
+        return pool
 
     def grid(self) -> Grid:
-        p = self.preset.transformer.patch
-        side = self.preset.size // 8 // p
-        return Grid((self.preset.frames - 1) // 4 + 1, side, side)
+        p, patch = self.preset, self.preset.transformer.patch
+        return Grid((p.frames - 1) // 4 + 1, p.size // 8 // patch, (p.width or p.size) // 8 // patch)
 
     def new_transformer(self) -> VideoARTransformer3DModel:
         t = self.preset.transformer
@@ -176,15 +195,90 @@ def stage_linear(w: Workshop, progress: Rows) -> None:
 
 
 def stage_data(w: Workshop, progress: Rows) -> None:
-    """Render and encode the pool of clips; nothing to do where clips are rendered in the loop."""
+    """Fill the pool of clips: from --data, or rendered; nothing to do where clips are rendered in the loop.
+
+    With several processes each makes its own share of the shards.
+    """
+    if w.data is not None:
+        encode_videos(w, w.data, progress)
+        return
+    if not w.preset.playworld:
+        raise ValueError(f"the preset {w.preset.name} has no clips of its own: name a folder of videos with --data")
     if w.preset.render_on_device:
         return
     codec, pool = w.codec(), Pool(w.folder("data"), w.seed)
-    shards = -(-w.preset.pool_clips // 128)
-    for index in range(shards):
+    for index in own_shards(pool, w.preset.pool_clips, progress):
+        pool.make_shard(index, w.preset, codec)
+
+
+def own_shards(pool: Pool, clips: int, progress: Rows) -> Iterator[int]:
+    """The shards of a pool of so many clips that this process is to make and that are not there yet."""
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    shards = -(-clips // SHARD)
+    for index in range(processes.process_index, shards, processes.num_processes):
         if not pool.path(index).exists():
-            pool.make_shard(index, w.preset, codec)
+            yield index
         progress({"step": index + 1, "steps": shards})
+    processes.wait_for_everyone()
+
+
+def encode_videos(w: Workshop, source: Path, progress: Rows) -> None:
+    """Captioned videos into shards of latents and embeddings; what cannot be used is named in skipped.txt."""
+    videos, skipped = find_videos(source)
+    pool, text, codec = Pool(w.folder("data"), w.seed), w.text(), w.codec()
+    encode = codec.encode if isinstance(codec, TinyCodec) else WanCodec(codec).encode
+    made_of = hashlib.sha256(repr([(str(v.path), v.caption) for v in videos]).encode()).hexdigest()
+    mark = pool.folder / "source.json"
+    if pool.path(0).exists() and (not mark.exists() or json.loads(mark.read_text()) != made_of):
+        raise ValueError(
+            f"{pool.folder} holds clips of another source than {source}; move it away, or choose other --runs"
+        )
+    mark.write_text(json.dumps(made_of))
+    save_file({"text": text([""])[0].contiguous().cpu()}, pool.folder / NO_TEXT)
+    for index in own_shards(pool, len(videos), progress):
+        chosen = videos[index * SHARD : (index + 1) * SHARD]
+        skipped += make_video_shard(pool, index, chosen, w.preset, encode, text)
+    if skipped:
+        with open(pool.folder / "skipped.txt", "a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in skipped)
+        print(f"data: {len(skipped)} videos were skipped: {'; '.join(skipped[:5])[:600]}", file=sys.stderr)
+    pool.refresh()
+    if not len(pool):
+        raise ValueError(f"none of the {len(videos)} videos in {source} could be used: {'; '.join(skipped[:3])[:400]}")
+
+
+def stage_sample_base(w: Workshop, progress: Rows) -> None:
+    """Clips of the base model, on which `causal` then trains; with several processes each makes a share of them."""
+    transformer = load_transformer(w.init or w.need("base", w.folder("base") / "transformer")).to(w.device)
+    text, serve, preset = w.text(), w.preset.serve_base, w.preset
+    plan = PlanSpec("full").build(w.grid())
+    count, pool, known = (
+        w.clips or preset.sample_clips,
+        Pool(w.folder("samples"), w.seed),
+        Pool(w.folder("data"), w.seed),
+    )
+    known.refresh(most=count)
+    no_text = text([""])
+    save_file({"text": no_text[0].contiguous().cpu()}, pool.folder / NO_TEXT)
+    values = preset.codec.z_dim * preset.transformer.patch**2
+    for index in own_shards(pool, count, progress):
+        size = min(SHARD, count - index * SHARD)
+        if known.captions and any(known.captions):
+            captions = known.batch(index, size, latents=False).prompts
+        else:
+            rng = random.Random(f"samples-{w.seed}-{index}")
+            captions = [caption(world, rng) for world in sample_worlds(size, f"samples-{w.seed}-{index}")]
+        latents, embeddings = [], []
+        for first in range(0, size, SAMPLED_AT_ONCE):
+            chosen = captions[first : first + SAMPLED_AT_ONCE]
+            names = [f"sample-{w.seed}-{index}-{first + i}" for i in range(len(chosen))]
+            noise = torch.stack([clip_noise(name, (len(plan.unit_ids()), values)) for name in names]).to(w.device)
+            embedded = text(chosen)
+            with torch.autocast(w.device.type, torch.bfloat16, enabled=w.bfloat16):
+                z = sample_latents(transformer, embedded, no_text, plan, serve, noise)
+            latents.append(z.half().cpu())
+            embeddings += [trim(t) for t in embedded]
+        pool.write(index, torch.cat(latents), embeddings, captions=captions)
 
 
 def stage_vae(w: Workshop, progress: Rows) -> None:
@@ -215,17 +309,18 @@ def load_transformer(start: Path) -> VideoARTransformer3DModel:
 
 def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
     """Train, then write the averaged network beside the checkpoint."""
-    text, preset, folder = w.text(), w.flow(stage), w.folder(stage)
+    source, preset, folder = w.source(stage), w.flow(stage), w.folder(stage)
+    text = w.text() if w.preset.playworld or source.no_text() is None else None  # a large one is not loaded for nothing
 
     def on_save(step: int, average: dict[str, torch.Tensor]) -> None:
-        if step % SHEET_EVERY == 0 or step == preset.steps:
+        if text is not None and (step % SHEET_EVERY == 0 or step == preset.steps):
             draw_samples(w, stage, text, average, folder / f"samples-{step:06d}.png")
 
     average = train(
         Run(folder),
         method,
         text,
-        w.source(),
+        source,
         w.grid(),
         preset,
         w.seed,
@@ -311,4 +406,4 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "dmd": stage_dmd,
     "export": stage_export,
 }
-APART = {"adopt": stage_adopt}  # what `all` leaves out
+APART = {"adopt": stage_adopt, "sample_base": stage_sample_base}  # what `all` leaves out
