@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from .memory import send
 from .rope import rope_table, rotate
 
 
@@ -114,7 +115,7 @@ class KVCache:
         self._frames = [t for t in self._frames if t not in gone]
         self._evicted = _joined([*self._evicted, *((t, t + 1) for t in gone)])
         shifted = self._shift(self._positions)
-        index = keep.to(self._layers[0]["value"].device)
+        index = send(keep, self._layers[0]["value"].device)
         for buffers in self._layers:
             # New tensors rather than edits in place: a recomputation for gradients may still hold the old ones.
             for name, old in buffers.items():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from .memory import send
 from .plan import Plan, Unit
 from .pyramid import enlarge
 from .transformer import unpatchify
@@ -57,12 +58,13 @@ class Canvas:
         frames = torch.tensor(unit.frames) - self.first
         if self.plan.scales[unit.level] > 1:
             height, width = self.latents.shape[-2:]
-            self.latents[:, :, frames] = enlarge(latents, height, width, self.scale_std[unit.level])
+            there = send(frames, self.latents.device)
+            self.latents[:, :, there] = enlarge(latents, height, width, self.scale_std[unit.level])
             for frame in unit.frames:
                 self.guessed[frame - self.first] = True
             return
         y0, y1, x0, x1 = self.box(unit)
-        self.latents[:, :, frames, y0:y1, x0:x1] = latents
+        self.latents[:, :, send(frames, self.latents.device), y0:y1, x0:x1] = latents
         self.known[frames, unit.rows[0] : unit.rows[1], unit.cols[0] : unit.cols[1]] = True
 
     def box(self, unit: Unit) -> tuple[int, int, int, int]:
@@ -74,7 +76,7 @@ class Canvas:
 
     def take(self, frames: Sequence[int]) -> torch.Tensor:
         """A copy of these latent frames as they are, [1, C, n, h, w]."""
-        return self.latents[:, :, torch.tensor(frames) - self.first]
+        return self.latents[:, :, send(torch.tensor(frames) - self.first, self.latents.device)]
 
     def filled(self, start: int, stop: int) -> torch.Tensor:
         """A copy of latent frames [start, stop) without holes.
@@ -104,7 +106,7 @@ class Canvas:
 
     def _pixels(self, known_HW: torch.Tensor) -> torch.Tensor:
         grown = known_HW.repeat_interleave(self.patch[1], 0).repeat_interleave(self.patch[2], 1)
-        return grown.to(self.latents.device)
+        return send(grown, self.latents.device)
 
     def _nearest(self, known_HW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """For every latent pixel the row and column of the nearest known one, [h, w] each."""
@@ -118,4 +120,4 @@ class Canvas:
         cols = torch.arange(W * pw)[None, :].expand(H * ph, -1)
         rows = torch.minimum(torch.maximum(rows, nearest[..., 0] * ph), nearest[..., 0] * ph + ph - 1)
         cols = torch.minimum(torch.maximum(cols, nearest[..., 1] * pw), nearest[..., 1] * pw + pw - 1)
-        return rows.to(self.latents.device), cols.to(self.latents.device)
+        return send(rows, self.latents.device), send(cols, self.latents.device)

@@ -29,11 +29,13 @@ from .events import (
     UnitDecoded,
     UnitStarted,
 )
+from .memory import send
 from .noise import NoiseField
 from .plan import Unit, picture_range
 from .pyramid import coarsen
 from .request import Request, Settings, clean_prompt, resolve
 from .show import Showing
+from .stopwatch import Stopwatch
 from .transformer import TextKV, patchify
 
 __all__ = [
@@ -137,7 +139,7 @@ def _run(
             canvas.put(unit, denoiser.tokens)
             showing.show(index, unit, complete)
             denoiser.remember(unit, complete, last=index + 1 == total)
-            showing.times(index, denoiser.denoise_s, denoiser.clean_s, denoiser.cache.kept_bytes)
+            showing.times(index, denoiser.denoised, denoiser.cleaned, denoiser.cache.kept_bytes)
             # The first picture must not wait for the next unit, nor share the processor with it.
             yield from arrived(showing.ready(wait=index == 0))
         yield from arrived(showing.ready(wait=True))
@@ -201,16 +203,17 @@ class _Denoiser:
         self.batch = 1 if self.guidance == 1.0 else 2
         self.text_kv = self._read(settings.request.prompt)
         self.noise = NoiseField(settings.seed, settings.plan, self.transformer.config.in_channels, model.patch)
+        self.alone = settings.unit_total() == 1 and before is None  # a film of one unit needs no cache
         self.cache: KVCache = self.transformer.new_cache(
             self.batch,
             window=settings.window,
             sink=settings.sink,
             relative=model.info.relative,
-            capacity=_capacity(settings),
+            capacity=0 if self.alone else _capacity(settings),
         )
         self.clean: list[tuple[Unit, torch.Tensor]] = []  # the units in the cache and their tokens [1, N, D]
         self.tokens = torch.empty(0)  # [1, N, D] of the last unit
-        self.denoise_s = self.clean_s = 0.0
+        self.denoised = self.cleaned = Stopwatch(self.device)  # of the last unit
         if before is not None:
             self._recall(before, model.patch, model.info.level_std(len(settings.plan.scales)))
 
@@ -222,10 +225,10 @@ class _Denoiser:
             return self._forward(x_BND, 1000 * sigma, positions)
 
         def noise(step: int) -> torch.Tensor:
-            return self.noise.tokens(unit, step).to(self.device)
+            return send(self.noise.tokens(unit, step), self.device)
 
         velocity = network if self.batch == 1 else sampler.guided(network, self.guidance)
-        sigmas, self.denoise_s = self.settings.sigmas, 0.0
+        sigmas, self.denoised = self.settings.sigmas, Stopwatch(self.device)
         if self.settings.sampler == "few_step":
             estimates = sampler.few_step(velocity, noise(0), sigmas, lambda step: noise(step + 1))
         else:
@@ -233,32 +236,35 @@ class _Denoiser:
             estimates = solver(velocity, noise(0), sigmas)
         for step in range(len(sigmas)):
             # Only the work is timed: between two steps this generator may rest while others use the device.
-            start = self._now()
+            self.denoised.start()
             self.tokens = next(estimates)
-            self.denoise_s += self._now() - start
+            self.denoised.stop()
             yield step
 
     def remember(self, unit: Unit, complete: int, last: bool) -> None:
         """The clean pass: the finished unit's keys and values at timestep 0 enter the cache, for the units to come."""
-        start = self._now()
+        self.cleaned = Stopwatch(self.device)
+        self.cleaned.start()
         if not last:
             self._commit(unit, self.tokens)
         self.noise.forget(complete)
-        self.clean_s = self._now() - start
+        self.cleaned.stop()
 
     def switch(self, prompt: str) -> float:
         """Goes on under another prompt: one pass over what is in the cache, so that it is seen under that one as well.
 
         Returns the seconds that took.
         """
-        start = self._now()
+        watch = Stopwatch(self.device)
+        watch.start()
         self.text_kv = self._read(prompt)
         held, clean = set(self.cache.frames), self.clean
         self.cache.clear()
         self.clean = []
         for unit, tokens in clean:
             self._commit(*_part(unit, tokens, held))
-        return self._now() - start
+        watch.stop()
+        return watch.seconds()
 
     def _read(self, prompt: str) -> TextKV:
         prompts = [prompt] if self.batch == 1 else [prompt, self.settings.request.negative_prompt]
@@ -282,12 +288,8 @@ class _Denoiser:
 
     def _forward(self, x_BND: torch.Tensor, timestep: float, positions: torch.Tensor) -> torch.Tensor:
         t = torch.full((self.batch, 1), timestep, device=self.device)
-        return self.transformer(x_BND, t, self.text_kv, positions, cache=self.cache).float()
-
-    def _now(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.current_stream(self.device).synchronize()
-        return time.perf_counter()
+        cache = None if self.alone else self.cache
+        return self.transformer(x_BND, t, self.text_kv, positions, cache=cache).float()
 
 
 def _part(unit: Unit, tokens_1ND: torch.Tensor, frames: set[int]) -> tuple[Unit, torch.Tensor]:

@@ -22,6 +22,12 @@ def free_bytes(device: torch.device) -> int | None:
     return None
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the CPU on a device, without waiting for what the device still has to do."""
+    # From memory that may be swapped out a copy is never asynchronous.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def module_bytes(module: torch.nn.Module, dtype_of: Callable[[str], torch.dtype] | None = None) -> int:
     """Memory of a module's parameters and buffers; dtype_of: what each floating point one (by its name) will become."""
     total = 0

@@ -9,6 +9,8 @@ import functools
 
 import torch
 
+from .memory import send
+
 THETA = 10000.0
 
 
@@ -23,14 +25,27 @@ def _inverse_frequencies(head_dim: int) -> tuple[torch.Tensor, ...]:
 def rope_table(positions_N3: torch.Tensor, head_dim: int, device: torch.device | None = None) -> torch.Tensor:
     """Float32 [N, D/2, 2], (cos, sin) of every pair's angle, for coordinates in token units; Wan's tables at integers.
 
-    Angles are formed in float64: a float32 product is off by 6e-5 at position 1000, a table lookup is not.
+    Angles are formed in float64: a float32 product is off by 6e-5 at position 1000, a table lookup is not. With
+    coordinates on the CPU the last few tables are remembered: all steps of a unit want the same one.
     """
     device = positions_N3.device if device is None else device
     positions = positions_N3.detach()
+    if positions.device.type != "cpu" or torch.compiler.is_compiling():
+        return _table(positions, head_dim, device)
+    inference = torch.is_inference_mode_enabled()  # such tensors are of no use where gradients are wanted
+    return _remembered(positions.double().numpy().tobytes(), head_dim, device, inference)
+
+
+@functools.lru_cache(maxsize=4)
+def _remembered(positions: bytes, head_dim: int, device: torch.device, inference: bool) -> torch.Tensor:
+    return _table(torch.frombuffer(bytearray(positions), dtype=torch.float64).view(-1, 3), head_dim, device)
+
+
+def _table(positions: torch.Tensor, head_dim: int, device: torch.device) -> torch.Tensor:
     positions = (positions.cpu() if positions.device.type == "mps" else positions).double()
     bands = enumerate(_inverse_frequencies(head_dim))
     angles = torch.cat([positions[:, i : i + 1] * f.to(positions.device) for i, f in bands], dim=1)
-    return torch.stack((angles.cos(), angles.sin()), dim=-1).float().to(device, non_blocking=True)
+    return send(torch.stack((angles.cos(), angles.sin()), dim=-1).float(), device)
 
 
 def rotate(x_BNHD: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

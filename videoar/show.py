@@ -17,6 +17,7 @@ from .canvas import Canvas
 from .decoder import StreamDecoder
 from .events import Patch, UnitDecoded
 from .plan import PICTURES_PER_LATENT, Unit, picture_range
+from .stopwatch import Stopwatch
 
 # Latent frames in front of a region's preview that fill the decoder's memory.
 _WARM_UP = 1
@@ -48,7 +49,7 @@ class Showing:
         self._origin = picture_range(0, canvas.plan.start)[1]  # pictures of what came before
         self._pool = ThreadPoolExecutor(1, "videoar-decode") if overlap else None
         self._jobs: deque[tuple[int, Future]] = deque()
-        self._times: dict[int, tuple[float, float, int]] = {}
+        self._times: dict[int, tuple[Stopwatch, Stopwatch, int]] = {}
         device = canvas.latents.device
         self._stream = torch.cuda.Stream(device) if overlap and device.type == "cuda" else None
 
@@ -70,21 +71,23 @@ class Showing:
             work.append(self._preview_frames(left) if whole else self._preview_region(left, box))
         self._submit(index, work)
 
-    def times(self, index: int, denoise_s: float, clean_s: float, cache_bytes: int) -> None:
+    def times(self, index: int, denoised: Stopwatch, cleaned: Stopwatch, cache_bytes: int) -> None:
         """What the unit's generation took, for its event."""
-        self._times[index] = (denoise_s, clean_s, cache_bytes)
+        self._times[index] = (denoised, cleaned, cache_bytes)
 
     def ready(self, wait: bool = False) -> list[UnitDecoded]:
         """Events of the units that are decoded, in order. At most one unit is left behind the generator; wait: none."""
         events = []
         while self._jobs and self._jobs[0][0] in self._times:
             index, job = self._jobs[0]
-            if not (wait or job.done() or len(self._jobs) > 1):
+            denoised, cleaned, cache_bytes = self._times[index]
+            if not (wait or (job.done() and cleaned.done()) or len(self._jobs) > 1):
                 break
             patches, seconds = job.result()
             self._jobs.popleft()
-            denoise_s, clean_s, cache_bytes = self._times.pop(index)
-            events.append(UnitDecoded(index, self._total, patches, denoise_s, clean_s, seconds, cache_bytes))
+            del self._times[index]
+            times = (denoised.seconds(), cleaned.seconds(), seconds)
+            events.append(UnitDecoded(index, self._total, patches, *times, cache_bytes))
         return events
 
     def close(self) -> None:
