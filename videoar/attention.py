@@ -5,8 +5,13 @@ Shapes: B batch, N query tokens, S key tokens, H heads, D head dimension.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+
+# Names of diffusers' backends, fastest first.
+_FAST_KERNELS = ("_flash_3", "flash")
 
 # Scores held at once by the CPU route: about 2 MB in bfloat16, so that they stay in the processor's cache.
 _SCORES_AT_ONCE = 2**20
@@ -24,11 +29,42 @@ def attention_bias(mask_NS: torch.Tensor | None, dtype: torch.dtype) -> torch.Te
     return mask_NS[None, None]
 
 
+def choose_kernel(transformer: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> str:
+    """Sets the fastest attention kernel that imports and agrees with PyTorch's own on this device; returns its name.
+
+    Tried once, when a model is loaded. On each attention module rather than for the whole process, so that models on
+    several devices can live side by side.
+    """
+    config: Any = transformer.config
+    shape = (1, 64, config.num_attention_heads, config.attention_head_dim)
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        return "bmm"  # _attend_cpu_bf16
+    name = next((k for k in _FAST_KERNELS if device.type == "cuda" and agrees(k, shape, device, dtype)), None)
+    for module in transformer.modules():
+        if hasattr(module, "processor"):
+            module.processor._attention_backend = name and AttentionBackendName(name)
+    return name or "sdpa"
+
+
+@torch.no_grad()
+def agrees(kernel: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a kernel of diffusers' runs here and gives what PyTorch's own gives, within the rounding of dtype."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
+    try:
+        got = dispatch_attention_fn(q, k, v, backend=AttentionBackendName(kernel)).float()
+    except Exception:  # it is not installed, or wants another GPU, dtype or head size
+        return False
+    expected = dispatch_attention_fn(q.float(), k.float(), v.float(), backend=AttentionBackendName.NATIVE)
+    return bool((got - expected).abs().max() < 4 * torch.finfo(dtype).eps * expected.abs().max().clamp(min=1))
+
+
 def attend(q_BNHD, k_BSHD, v_BSHD, bias=None, backend=None) -> torch.Tensor:
     """Softmax attention, [B, N, H, D]; bias from attention_bias()."""
     if q_BNHD.device.type == "cpu" and q_BNHD.dtype == torch.bfloat16:
         return _attend_cpu_bf16(q_BNHD, k_BSHD, v_BSHD, bias)
-    return dispatch_attention_fn(q_BNHD, k_BSHD, v_BSHD, attn_mask=bias, backend=backend)
+    # With a mask (training) PyTorch's own: others ignore it silently.
+    return dispatch_attention_fn(q_BNHD, k_BSHD, v_BSHD, attn_mask=bias, backend=backend if bias is None else None)
 
 
 def _attend_cpu_bf16(q_BNHD, k_BSHD, v_BSHD, bias) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .attention import choose_kernel
 from .decoder import StreamDecoder
 from .folders import find_folder, model_name
 from .memory import OFFLOADS, check_room, module_bytes
@@ -130,6 +131,7 @@ class Model:
     info: ModelInfo
     decoder: Any = None  # makes pixels in place of the vae, for speed: a TinyDecoder
     previewer: Any = None  # makes the previews in place of what makes the pixels
+    attention: str = "sdpa"  # the kernel, as chosen when the model was loaded
 
     def stream_decoder(self) -> StreamDecoder:
         """One clip's decoder."""
@@ -169,18 +171,22 @@ def load_model(
     offload: str = "none",
     decoder: str | Path | None = None,
     previewer: str | Path | None = None,
+    compiled: bool = False,
 ) -> Model:
     """Loads a model folder, a model of the Hugging Face hub ("owner/name"), or with None the built-in model.
 
     device: the accelerator if there is one, else the CPU. dtype: float32 on a CPU, else bfloat16. offload: "text" keeps
     the text encoder in CPU memory except while it reads a prompt, "blocks" the transformer as well (slow; 1 GB at a
     time is enough). decoder, previewer: files of tiny decoders (TAEHV), to make all pixels or the previews with.
+    compiled: fuses the blocks' operations when they are first used, which takes a minute (needs a C++ compiler).
 
     Weights come from safetensors only. Raises ValueError that names the part if anything is missing, truncated or of
     the wrong shape, and, before weights are read, one that says how much memory is missing.
     """
     if offload not in OFFLOADS:
         raise ValueError(f"offload is one of {', '.join(OFFLOADS)}, not {shown(offload)}")
+    if compiled and offload == "blocks":
+        raise ValueError("compiled blocks cannot be offloaded: leave out one of the two")
     folder = find_folder(path_or_hub_id)
     device = _usable(device) if device is not None else _best_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
@@ -198,6 +204,12 @@ def load_model(
         fill_part(folder / part, module, dtype).to("cpu" if part in away else device)
     if "text_encoder" in away and device.type != "cpu":
         text.visits = device
+    model.attention = choose_kernel(model.transformer, device, dtype)
+    if compiled:
+        # One graph for each kind of unit; afterwards lengths are symbols.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+        for block in model.transformer.blocks:
+            block.compile()
     if "transformer" in away:
         parts["transformer"].enable_group_offload(device, offload_type="leaf_level")
     for name, file in (("decoder", decoder), ("previewer", previewer)):

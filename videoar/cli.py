@@ -128,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="model folder or hub id (default: the built-in model)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: an accelerator if there is one)")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32 on a CPU, else bfloat16)")
+    parser.add_argument(
+        "--offload",
+        default="none",
+        metavar="WHAT",
+        help="for small GPUs: text keeps the text encoder in CPU memory, blocks the transformer as well",
+    )
+    parser.add_argument("--decoder", type=Path, metavar="FILE", help="decode with this tiny decoder (taew2_1)")
+    parser.add_argument("--compile", action="store_true", help="fuse operations (takes a minute, and a C++ compiler)")
     parser.add_argument("--threads", type=_whole, metavar="N", help="CPU threads of the transformer")
 
 
@@ -161,7 +170,14 @@ def _load(arguments: argparse.Namespace) -> Model:
     if arguments.threads or "OMP_NUM_THREADS" not in os.environ:
         # One core is left to the decoder, which runs beside the transformer.
         torch.set_num_threads(arguments.threads or max(1, (os.cpu_count() or 2) - 1))
-    return load_model(arguments.model, arguments.device)
+    return load_model(
+        arguments.model,
+        arguments.device,
+        _dtype(arguments.dtype),
+        offload=arguments.offload,
+        decoder=arguments.decoder,
+        compiled=arguments.compile,
+    )
 
 
 def _generate(arguments: argparse.Namespace) -> int:
@@ -237,6 +253,10 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
     painting, writer = Painting(started.height, started.width), Mp4Writer(out, started.fps, started.settings())
     # Bounded, as everything here: a film may have no end.
     report: dict[str, Any] = {"complete": False, "units_made": 0, "units": deque(maxlen=_MOST_UNITS)}
+    report |= _machinery(model)
+    if not quiet:
+        device, dtype, attention = _machinery(model).values()
+        print(f"{model.info.name}: {device}, {dtype}, attention {attention}", file=sys.stderr)
     if source is not None:
         for picture in read_pictures(source, started.width, started.height, started.fps):
             writer.write(picture)
@@ -350,6 +370,11 @@ def _dtype(name: str | None) -> torch.dtype | None:
     return kinds[name] if name else None
 
 
+def _machinery(model: Model) -> dict[str, str]:
+    dtype = str(model.transformer.dtype).removeprefix("torch.")
+    return {"device": str(model.device), "dtype": dtype, "attention": model.attention}
+
+
 def _info(arguments: argparse.Namespace) -> int:
     model = _load(arguments)
     step_y, step_x = model.multiples()
@@ -358,8 +383,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "codec": type(model.vae).__name__,
         "size_is_multiple_of": {"height": step_y, "width": step_x},
-        "device": str(model.device),
-        "dtype": str(model.transformer.dtype).removeprefix("torch."),
+        **_machinery(model),
     }
     print(json.dumps(shown, indent=2, ensure_ascii=False))
     return 0

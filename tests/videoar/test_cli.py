@@ -307,6 +307,13 @@ def test_info(folder, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert (shown["name"], shown["codec"]) == ("tiny", "AutoencoderKLWan")
     assert shown["size_is_multiple_of"] == {"height": 16, "width": 16}
+    assert (shown["device"], shown["dtype"], shown["attention"]) == ("cpu", "float32", "sdpa")
+    assert main(["info", "--model", folder, "--device", "cpu", "--dtype", "bfloat16", "--offload", "text"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["dtype"], shown["attention"]) == ("bfloat16", "bmm")
+    for option, value in (("--dtype", "int8"), ("--offload", "moon"), ("--decoder", "/no/such/file.pth")):
+        assert main(["info", "--model", folder, "--device", "cpu", option, value]) == 2
+        assert capsys.readouterr().err.startswith("videoar: ")
 
 
 def test_importing_the_package_is_light_and_help_is_quick():

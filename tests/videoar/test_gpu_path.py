@@ -7,14 +7,19 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
+from torch._dynamo.testing import CompileCounter
 
+import videoar.attention
 from tests.videoar.tiny import INFO, make_transformer
+from videoar.attention import agrees, attend, attention_bias, choose_kernel
 from videoar.canvas import Canvas
-from videoar.checkpoint import Model
+from videoar.checkpoint import Model, load_model, save_model
 from videoar.generate import ClipFinished, Request, UnitDecoded, _Denoiser, generate
 from videoar.request import resolve
 from videoar.rope import rope_table
 from videoar.stopwatch import Stopwatch
+from videoar.transformer import VideoARBlock
 
 
 @pytest.mark.parametrize(
@@ -67,6 +72,46 @@ def test_rotary_tables_are_made_once_per_unit():
     assert torch.equal(inference, first)
     # What inference made cannot be saved for a backward pass.
     assert (torch.ones_like(first, requires_grad=True) * rope_table(positions, 24)).sum().requires_grad
+
+
+def test_attention_kernels_are_tried_before_they_are_used(monkeypatch):
+    cpu, shape = torch.device("cpu"), (1, 64, 2, 24)
+    assert agrees("_native_math", shape, cpu, torch.float32)
+    assert not agrees("flash", shape, cpu, torch.float32)  # not installed, or not for this device
+    monkeypatch.setattr(
+        videoar.attention, "dispatch_attention_fn", lambda q, k, v, backend: v if backend == "flash" else q
+    )
+    assert not agrees("flash", shape, cpu, torch.float32)  # runs, and says something else
+
+
+def test_the_first_kernel_that_agrees_is_set_on_every_attention_module(monkeypatch):
+    transformer = make_transformer()
+    assert choose_kernel(transformer, torch.device("cpu"), torch.float32) == "sdpa"
+    monkeypatch.setattr(videoar.attention, "agrees", lambda kernel, *_: kernel == "flash")
+    assert choose_kernel(transformer, torch.device("cuda"), torch.bfloat16) == "flash"
+    backends = [m.processor._attention_backend for m in transformer.modules() if hasattr(m, "processor")]
+    assert backends == [AttentionBackendName.FLASH] * 4
+    # Its masks are ignored silently, so a masked call must not reach it.
+    q, mask = torch.randn(1, 4, 2, 24), torch.eye(4, dtype=torch.bool)
+    masked = attend(q, q, q, attention_bias(mask, q.dtype), AttentionBackendName.FLASH)
+    torch.testing.assert_close(masked, q)
+
+
+def test_compiled_blocks_make_the_same_film(tiny_model, tmp_path, monkeypatch):
+    save_model(tiny_model, tmp_path / "model")
+    plain = load_model(tmp_path / "model", device="cpu")
+    graphs = CompileCounter()  # in place of the C++ compiler, which takes a minute
+    monkeypatch.setattr(VideoARBlock, "compile", lambda self: torch.nn.Module.compile(self, backend=graphs))
+    compiled = load_model(tmp_path / "model", device="cpu", compiled=True)
+    request = Request("a red ball", "cube:2x2x2", seed=1)
+    films = [list(generate(model, request))[-1].video.astype(int) for model in (plain, compiled)]
+    assert abs(films[0] - films[1]).max() <= 1
+    made = graphs.frame_count
+    assert 0 < made < 12
+    list(generate(compiled, Request("a red ball", "frame", seed=1)))  # other lengths, the same graphs
+    assert graphs.frame_count == made
+    with pytest.raises(ValueError, match="cannot be offloaded"):
+        load_model(tmp_path / "model", device="cpu", compiled=True, offload="blocks")
 
 
 def test_a_stopwatch_adds_up_its_spans(monkeypatch):
