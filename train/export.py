@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import platform
 import shutil
-import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,28 +13,13 @@ import torch
 
 from videoar.checkpoint import Model, ModelInfo, load_model, save_model
 from videoar.codec import TinyCodec
+from videoar.provenance import commit, hardware
 
 from .presets import ServePreset
 from .run import Run
 
 RECORD = "record.json"  # of a stage that was adopted: what export writes of it into videoar.json
 PARTS = ("text", "vae")  # the stages whose results can be adopted
-
-
-def commit() -> str:
-    """The commit of the working tree, with a mark if it was changed; "unknown" outside a checkout."""
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} CPU threads"
 
 
 def stage_record(folder: Path) -> dict | None:

@@ -22,6 +22,7 @@ from videoar.decoder import WanCodec
 from videoar.generate import ClipFinished, Request, generate
 from videoar.plan import Grid, PlanSpec
 from videoar.playworld import caption, example_prompts
+from videoar.sheet import contact_sheet
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
@@ -33,7 +34,6 @@ from .generator import Method, train
 from .presets import Preset
 from .run import Run
 from .sample import clip_noise, sample_latents
-from .sheets import contact_sheet
 from .text import make_encoder, make_tokenizer, train_text
 from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
 from .videos import find_videos

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--negative-prompt", default="", metavar="TEXT", help="what to avoid (with guidance)")
     generate.add_argument(
-        "--guidance", type=_number, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off"
+        "--guidance", type=number, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off"
     )
     for name, help_ in (
         ("steps", "denoising steps per unit"),
@@ -82,10 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         ("window", "latent frames of context: more is more coherent, less is faster"),
         ("sink", "first latent frames that are never forgotten"),
     ):
-        generate.add_argument(f"--{name}", type=_whole, metavar="N", help=help_)
+        generate.add_argument(f"--{name}", type=whole, metavar="N", help=help_)
     length = generate.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=_whole, metavar="N", help="length of the film, 1 + 4n")
-    length.add_argument("--seconds", type=_number, metavar="S", help="length of the film, rounded up")
+    length.add_argument("--frames", type=whole, metavar="N", help="length of the film, 1 + 4n")
+    length.add_argument("--seconds", type=number, metavar="S", help="length of the film, rounded up")
     length.add_argument("--endless", action="store_true", help="go on until Ctrl-C")
     generate.add_argument(
         "--storyboard", metavar="FILE", help='prompts with times, a line each: "0:12 a red ball at night"'
@@ -94,11 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         "--continue-from", metavar="FILE", help="a picture or clip that the film goes on from; it opens the MP4"
     )
     generate.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_model_options(generate)
+    add_model_options(generate)
 
     info = commands.add_parser("info", help="show what a model is and how it wants to be used")
     info.set_defaults(run=_info)
-    _add_model_options(info)
+    add_model_options(info)
 
     import_ = commands.add_parser("import", help="make a model folder from a released few-step checkpoint or a LoRA")
     import_.set_defaults(run=_import)
@@ -115,17 +115,17 @@ def _parser() -> argparse.ArgumentParser:
         help="how it was trained: self-forcing (default), causal-forcing, causal-forcing-frame, causvid, longlive",
     )
     import_.add_argument("--timesteps", metavar="LIST", help="not yet warped, such as 1000,750,500,250")
-    import_.add_argument("--shift", type=float, metavar="S", help="how far timesteps are warped towards noise")
+    import_.add_argument("--shift", type=number, metavar="S", help="how far timesteps are warped towards noise")
     import_.add_argument("--plan", help="the plan it was trained for, such as frame:3")
-    import_.add_argument("--window", type=int, metavar="N", help="latent frames of context")
-    import_.add_argument("--sink", type=int, metavar="N", help="first latent frames that are never forgotten")
+    import_.add_argument("--window", type=whole, metavar="N", help="latent frames of context")
+    import_.add_argument("--sink", type=whole, metavar="N", help="first latent frames that are never forgotten")
     import_.add_argument("--dtype", help="how weights are kept: float32, bfloat16, float16 (default: as in the file)")
 
     commands.add_parser("evaluate", help="measure a model (see `videoar evaluate --help`)")
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="DIR", help="model folder or hub id (default: the built-in model)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: an accelerator if there is one)")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32 on a CPU, else bfloat16)")
@@ -137,17 +137,17 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--decoder", type=Path, metavar="FILE", help="decode with this tiny decoder (taew2_1)")
     parser.add_argument("--compile", action="store_true", help="fuse operations (takes a minute, and a C++ compiler)")
-    parser.add_argument("--threads", type=_whole, metavar="N", help="CPU threads of the transformer")
+    parser.add_argument("--threads", type=whole, metavar="N", help="CPU threads of the transformer")
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     # int() alone would also read 1_0 and the digits of other scripts, and argparse would repeat a value of any length.
     if re.fullmatch("[+-]?[0-9]{1,400}", text.strip()):
         return int(text)
     raise argparse.ArgumentTypeError(f"a whole number is wanted, not {_short(text)}")
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -160,7 +160,7 @@ def _short(text: str) -> str:
     return shown(text)
 
 
-def _load(arguments: argparse.Namespace) -> Model:
+def load(arguments: argparse.Namespace) -> Model:
     import torch
 
     from .checkpoint import load_model
@@ -198,7 +198,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     source = arguments.continue_from
     if source is not None and not Path(source).is_file():
         raise ValueError(f"there is no file {_short(source)} to continue from")
-    model = _load(arguments)
+    model = load(arguments)
     if arguments.seconds is not None:
         request = dataclasses.replace(request, frames=frames_for(arguments.seconds, model.info.fps))
     return _make(model, request, out, arguments.quiet, source)
@@ -376,7 +376,7 @@ def _machinery(model: Model) -> dict[str, str]:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    model = _load(arguments)
+    model = load(arguments)
     step_y, step_x = model.multiples()
     parts = {"transformer": model.transformer, "codec": model.vae, "text_encoder": model.text.encoder}
     shown = dataclasses.asdict(model.info) | {

@@ -21,7 +21,7 @@ from videoar.playworld import (
     sample_world,
 )
 from videoar.playworld.motion import camera_path, thing_path, times
-from videoar.playworld.shapes import EXTENT, layers, silhouette
+from videoar.playworld.shapes import EXTENT, layers
 
 SMALL = {"size": 48, "frames": 9, "fps": 4}
 
@@ -106,6 +106,11 @@ def test_every_value_looks_different(name, values):
     ).float()
     for a, b in itertools.combinations(range(len(values)), 2):
         assert (videos[a] - videos[b]).abs().mean() > 0.5, (list(values)[a], list(values)[b])
+
+
+def silhouette(subject, x, y, turn):
+    """Signed distance of the whole subject."""
+    return functools.reduce(torch.minimum, [layer.distance for layer in layers(subject, x, y, turn)])
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

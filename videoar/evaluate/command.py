@@ -1,42 +1,45 @@
-"""`python -m videoar evaluate --quick`."""
+"""`python -m videoar evaluate`, and with `--quick` a smaller one."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import subprocess
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
 
-from ..checkpoint import load_model
-from .playbench import evaluate, held_out_cases, summarise
+from ..checkpoint import Model
+from ..cli import add_model_options, load, number, whole
+from ..provenance import RESULTS, machine, write_result
+from ..request import Request, resolve
+from ..sheet import contact_sheet
+from .playbench import Case, codec_psnr, evaluate, fingerprint, held_out_cases, summarise
 from .score import DIMENSIONS
 
-ROOT = Path(__file__).resolve().parents[2]
+CLIPS, SEEDS = 200, 3
+FEWEST_CLIPS = 2  # the control holds every clip against another prompt
+_SHOWN = 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns an exit code: 0, 2 for input that cannot be used, 130 after Ctrl-C (finished clips are kept)."""
     parser = argparse.ArgumentParser(
-        prog="videoar evaluate", description="Held-out prompts, generated and read back by an analytic detector."
+        prog="videoar evaluate",
+        description="Held-out prompts, generated and read back by an analytic detector: every plan of the model, three "
+        "films of each prompt.",
     )
-    parser.add_argument("--quick", action="store_true", help="200 prompts, one plan (the only mode so far)")
-    parser.add_argument("--model", help="model folder or hub id (default: the built-in model)")
-    parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--plan", default="cube")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float, dest="guidance_scale")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "quick.json")
+    parser.add_argument("--quick", action="store_true", help="the model's best plan only, one film of each prompt")
+    parser.add_argument("--plan", help="this plan only")
+    parser.add_argument("--clips", type=whole, default=CLIPS, metavar="N", help="prompts (default: %(default)s)")
+    parser.add_argument("--steps", type=whole, metavar="N", help="denoising steps per unit")
+    parser.add_argument("--guidance", type=number, dest="guidance_scale", metavar="G", help="guidance scale, 1 is off")
+    parser.add_argument("--out", type=Path, help="default: quick.json or evaluation.json in bench/results")
     parser.add_argument("--contact-sheet", type=Path, help="a PNG of the first 24 clips with what was right and wrong")
+    add_model_options(parser)
     arguments = parser.parse_args(argv)
     try:
         return _run(arguments)
@@ -49,49 +52,77 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    # Checked before the model is loaded, which takes a while.
+    if not FEWEST_CLIPS <= arguments.clips <= 100_000:
+        raise ValueError(f"--clips is a number from {FEWEST_CLIPS} to 100000, not {arguments.clips}")
+    request = Request("-", arguments.plan, arguments.steps, guidance_scale=arguments.guidance_scale)
+    out = arguments.out or RESULTS / ("quick.json" if arguments.quick else "evaluation.json")
+    for file in (out, arguments.contact_sheet):
+        if file is not None and (not file.name or file.is_dir()):
+            raise ValueError(f"{str(file)!r} is not the name of a file to write")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
-    if not 1 <= arguments.clips <= 100_000:
-        raise ValueError(f"--clips is a number from 1 to 100000, not {arguments.clips}")
-    model = load_model(arguments.model)
-    cases = held_out_cases(arguments.clips)
-    request = {name: getattr(arguments, name) for name in ("plan", "steps", "guidance_scale")}
-    progress = arguments.out.with_suffix(".clips.jsonl")
-    progress.parent.mkdir(parents=True, exist_ok=True)
+    model = load(arguments)
+    plans = [request.plan] if request.plan else list(model.info.plans[: 1 if arguments.quick else None])
+    requests = [dataclasses.replace(request, plan=plan) for plan in plans]
+    for one in requests:
+        resolve(model, one)
+    seeds = 1 if arguments.quick else SEEDS
+    cases = held_out_cases(arguments.clips, seeds)
     begin = time.perf_counter()
-    results: list[dict[str, Any]] = []
-    shown: list[tuple[np.ndarray, dict[str, Any]]] = []
-    for result in tqdm(evaluate(model, cases, request, progress), total=len(cases), unit="clip"):
-        video = result.pop("video", None)
-        if video is not None and len(shown) < 24:
-            shown.append((video, result))
-        results.append(result)
-    table = summarise(results)
+    progress = out.with_suffix(".clips.jsonl")
+    results, shown = _measure(model, cases, requests, progress)
+    tables = {plan: summarise(results[plan]) for plan in results}
+    first = results[str(requests[0].plan)]
+    table = tables[str(requests[0].plan)]
+    settings = resolve(model, requests[0])
     report = {
         **{name: table["model"][name]["share"] for name in ("scene", "color", "subject", "motion")},
         "rows": table,
-        "clips": len(results),
+        "plans": {plan: {row: rows[row] for row in ("model", "shuffled")} for plan, rows in tables.items()},
+        **codec_psnr(first),
+        "clips": arguments.clips,
+        "seeds": seeds,
         "settings": {
             "model": model.info.name,
-            "plan": arguments.plan,
-            "steps": arguments.steps or model.info.steps,
-            "guidance_scale": model.info.guidance_scale
-            if arguments.guidance_scale is None
-            else arguments.guidance_scale,
+            "weights": fingerprint(model),
+            "plan": requests[0].plan,
+            "steps": len(settings.sigmas),
+            "guidance_scale": settings.guidance_scale,
             "shift": model.info.shift,
         },
         "seconds": round(time.perf_counter() - begin, 1),
-        **_machine(),
+        **machine(),
     }
-    partial = arguments.out.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n")
-    partial.rename(arguments.out)
+    write_result(out, report)
     progress.unlink(missing_ok=True)
     if arguments.contact_sheet and shown:
-        _sheet(shown, arguments.contact_sheet)
-    print(as_table(table))
-    print(arguments.out)
+        contact_sheet([video for video, _ in shown], [_verdict(result) for _, result in shown], arguments.contact_sheet)
+    for plan, rows in tables.items():
+        print(f"{plan}\n{as_table(rows)}\n")
+    print(f"codec: {report['codec_psnr_db']} dB, 5th percentile {report['codec_psnr_db_p5']} dB\n{out}")
     return 0
+
+
+def _measure(
+    model: Model, cases: list[Case], requests: list[Request], progress: Path
+) -> tuple[dict[str, list[dict[str, Any]]], list[tuple[np.ndarray, dict[str, Any]]]]:
+    """The results of each plan, and the first clips that were made now rather than found in `progress`."""
+    from tqdm import tqdm
+
+    results: dict[str, list[dict[str, Any]]] = {}
+    shown: list[tuple[np.ndarray, dict[str, Any]]] = []
+    with tqdm(total=len(cases) * len(requests), unit="clip") as bar:
+        for request in requests:
+            rows = results[str(request.plan)] = []
+            # The renders are the same for every plan: they are read once.
+            for result in evaluate(model, cases, request, progress, references=request is requests[0]):
+                video = result.pop("video", None)
+                if video is not None and len(shown) < _SHOWN:
+                    shown.append((video, result))
+                rows.append(result)
+                bar.update()
+    return results, shown
 
 
 def as_table(table: dict[str, Any]) -> str:
@@ -103,33 +134,6 @@ def as_table(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _sheet(shown: list[tuple[np.ndarray, dict[str, Any]]], path: Path, columns: int = 2, moments: int = 6) -> None:
-    height, width = shown[0][0].shape[1:3]
-    picture = Image.new(
-        "RGB", (columns * (moments * width + 8), -(-len(shown) // columns) * (height + 30)), (24, 24, 28)
-    )
-    draw = ImageDraw.Draw(picture)
-    for i, (video, result) in enumerate(shown):
-        left, top = (i % columns) * (moments * width + 8), (i // columns) * (height + 30)
-        draw.text((left + 2, top), result["prompt"][: moments * width // 6], fill=(240, 240, 240))
-        said = [(n, v) for n, v in result["model"].items() if v is not None and n != "all"]
-        text = "  ".join(f"{name}: {'yes' if right else 'NO'}" for name, right in said)
-        draw.text((left + 2, top + 13), text, fill=(150, 190, 255))
-        for j, moment in enumerate(np.linspace(0, len(video) - 1, moments).round().astype(int)):
-            picture.paste(Image.fromarray(video[moment]), (left + j * width, top + 28))
-    picture.save(path)
-
-
-def _machine() -> dict[str, Any]:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    if torch.cuda.is_available():
-        hardware = torch.cuda.get_device_name()
-    else:
-        about = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-        names = [line.split(":", 1)[1].strip() for line in about if line.startswith("model name")]
-        hardware = f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
-    return {"commit": commit, "hardware": hardware, "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")}
+def _verdict(result: dict[str, Any]) -> str:
+    said = [(name, right) for name, right in result["model"].items() if right is not None and name != "all"]
+    return f"{result['prompt']}\n" + "  ".join(f"{name}: {'yes' if right else 'NO'}" for name, right in said)

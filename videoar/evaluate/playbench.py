@@ -2,10 +2,13 @@
 
 Rows: `model`; `real`, renders of the same worlds (the detector's ceiling); `codec`, those renders through the codec
 (the ceiling of any generator); `shuffled`, the model's clips against each other's prompts (what chance reaches).
+The codec is measured in decibels, too: peak signal-to-noise ratio of those renders through it, clip by clip.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoint import Model
 from ..decoder import StreamDecoder
 from ..generate import ClipFinished, Request, generate
 from ..playworld import Attributes, World, attributes, caption, render, sample_world
@@ -27,57 +31,106 @@ ROWS = ("real", "codec", "model", "shuffled")
 
 @dataclass(frozen=True)
 class Case:
-    """A held-out prompt and the world that it was written of."""
+    """A held-out prompt, the world that it was written of, and what another prompt asks for (for the control).
+
+    index: its number, and the film's seed; film: which one of its prompt.
+    """
 
     index: int
+    film: int
     world: World
     prompt: str
     wanted: Attributes
+    other: Attributes
 
 
-def held_out_cases(count: int, seed: int = 0) -> list[Case]:
-    """Prompts with a combination of subject, colour, motion and scene that training never shows."""
+def held_out_cases(count: int, films: int = 1, seed: int = 0) -> list[Case]:
+    """Prompts with a combination of subject, colour, motion and scene that training never shows; each `films` times.
+
+    Raises ValueError for fewer than two prompts: there would be none to hold a clip against.
+    """
+    if count < 2:
+        raise ValueError("at least two prompts are needed, to hold the clips of one against the other")
     rng = random.Random(f"playbench-{seed}")
     worlds = [sample_world(rng, held_out=True) for _ in range(count)]
-    return [Case(i, world, caption(world), attributes(world)) for i, world in enumerate(worlds)]
+    wanted = [attributes(world) for world in worlds]
+    others = wanted[count // 2 :] + wanted[: count // 2]
+    return [
+        Case(film * count + i, film, worlds[i], caption(worlds[i]), wanted[i], others[i])
+        for film in range(films)
+        for i in range(count)
+    ]
 
 
 def evaluate(
-    model: Any, cases: list[Case], request: dict[str, Any], progress: Path | None = None
+    model: Model, cases: list[Case], request: Request, progress: Path | None = None, references: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Yields one result per case: {"index", "prompt", "model", "real", "codec", "shuffled": scores, "video"}.
+    """Yields one result per case: {"index", "prompt", "model", "shuffled": scores, "video"}, and for the first film of
+    each prompt, unless references is false, also {"real", "codec": scores, "codec_psnr_db"}.
 
-    request: fields of Request other than prompt and seed (the case's index is the seed). progress: a JSON-lines file in
-    which finished cases are kept; those of the same weights and request found there are yielded without being made
-    again, and without their video.
+    request: the prompt and the seed in it are replaced by each case's. progress: a JSON-lines file in which finished
+    cases are kept; those of the same weights, settings and prompts found there are yielded without being made again,
+    and without their video.
     """
-    key = {"request": request, "model": model.info.name, "weights": dict(model.info.provenance), "cases": len(cases)}
+    key = {
+        "weights": fingerprint(model),
+        "info": dataclasses.asdict(model.info),
+        "request": dataclasses.asdict(request),
+        "prompts": hashlib.sha256("\n".join(case.prompt for case in cases).encode()).hexdigest()[:16],
+        "references": references,
+    }
     done = _read_progress(progress, key)
-    for i, case in enumerate(cases):
+    fps = model.info.fps
+    for case in cases:
         if case.index in done:
             yield done[case.index]
             continue
         video = make(model, case, request)
-        other = cases[(i + len(cases) // 2) % len(cases)].wanted
-        real = render([case.world], frames=len(video), size=video.shape[1], fps=int(model.info.fps))[0]
         result: dict[str, Any] = {"index": case.index, "prompt": case.prompt}
-        result["model"] = _read(video, case.wanted, model.info.fps)
-        result["shuffled"] = _read(video, other, model.info.fps)
-        result["real"] = _read(real.numpy(), case.wanted, model.info.fps)
-        result["codec"] = _read(through_codec(model, real), case.wanted, model.info.fps)
+        result["model"] = _read(video, case.wanted, fps)
+        result["shuffled"] = _read(video, case.other, fps)
+        if references and case.film == 0:
+            real = render([case.world], frames=len(video), size=video.shape[1], fps=fps)[0]
+            decoded = through_codec(model, real)
+            result["real"] = _read(real.numpy(), case.wanted, fps)
+            result["codec"] = _read(decoded, case.wanted, fps)
+            result["codec_psnr_db"] = round(psnr(real.numpy(), decoded), 3)
         if progress is not None:
             with open(progress, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **result}) + "\n")
         yield result | {"video": video}
 
 
-def make(model: Any, case: Case, request: dict[str, Any]) -> np.ndarray:
-    *_, last = generate(model, Request(prompt=case.prompt, seed=case.index, **request), previews=False)
+def fingerprint(model: Model) -> str:
+    """What tells one model's weights from another's: the beginning of a hash of all of them."""
+    digest = hashlib.sha256()
+    for part in (model.transformer, model.vae, model.text.encoder, model.decoder):
+        for name, tensor in part.state_dict().items() if part is not None else ():
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def psnr(video_THWC: np.ndarray, other_THWC: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of a whole clip in dB, 99 at most (which is what equal clips get)."""
+    error = np.mean((video_THWC.astype(np.float32) - other_THWC.astype(np.float32)) ** 2)
+    return float(min(99.0, 10 * np.log10(255**2 / max(float(error), 1e-12))))
+
+
+def codec_psnr(results: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean over clips, and what all but the worst twentieth of them reach."""
+    values = [result["codec_psnr_db"] for result in results if "codec_psnr_db" in result]
+    mean, low = np.mean(values), np.quantile(values, 0.05)
+    return {"codec_psnr_db": round(float(mean), 2), "codec_psnr_db_p5": round(float(low), 2)}
+
+
+def make(model: Model, case: Case, request: Request) -> np.ndarray:
+    *_, last = generate(model, dataclasses.replace(request, prompt=case.prompt, seed=case.index), previews=False)
     assert isinstance(last, ClipFinished)
     return last.video
 
 
-def through_codec(model: Any, video_THWC: torch.Tensor) -> np.ndarray:
+def through_codec(model: Model, video_THWC: torch.Tensor) -> np.ndarray:
     """The clip encoded and decoded."""
     decoder = StreamDecoder(model.vae)
     latents = decoder.encode(video_THWC[None].to(model.device))
@@ -85,18 +138,26 @@ def through_codec(model: Any, video_THWC: torch.Tensor) -> np.ndarray:
 
 
 def summarise(results: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """For each row and dimension the share that is right, its 95% bootstrap interval and the number of clips."""
+    """For each row and dimension the share that is right, its 95% bootstrap interval and the number of clips.
+
+    The interval is one over prompts: films of the same prompt are not independent.
+    """
     generator = np.random.default_rng(seed)
     table: dict[str, Any] = {}
     for row in ROWS:
         table[row] = {}
         for name in DIMENSIONS:
-            values = np.array([r[row][name] for r in results if r[row][name] is not None], float)
-            if len(values):
-                means = generator.choice(values, (1000, len(values))).mean(1)
+            by_prompt: dict[str, list[bool]] = {}
+            for result in results:
+                if result.get(row, {}).get(name) is not None:
+                    by_prompt.setdefault(result["prompt"], []).append(result[row][name])
+            if by_prompt:
+                shares = np.array([np.mean(values) for values in by_prompt.values()])
+                means = generator.choice(shares, (1000, len(shares))).mean(1)
                 low, high = np.quantile(means, (0.025, 0.975))
-                figures = {"share": values.mean(), "low": low, "high": high}
-                table[row][name] = {k: round(float(v), 3) for k, v in figures.items()} | {"clips": len(values)}
+                figures = {"share": shares.mean(), "low": low, "high": high}
+                clips = sum(map(len, by_prompt.values()))
+                table[row][name] = {k: round(float(v), 3) for k, v in figures.items()} | {"clips": clips}
     return table
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from ..playworld import SUBJECTS, Thing
 from ..playworld.motion import Path
-from ..playworld.render import WIGGLE, _draw_subject
+from ..playworld.render import WIGGLE, draw_subject
 from .backgrounds import Ground, samples
 from .palette import COLOR_NAMES, code, lab_table, label_table
 
@@ -133,7 +133,7 @@ def _draw(subject: str, facing: int, color: str, radius: float, size: int) -> tu
     images = []
     for paper in (0.0, 1.0):
         image = torch.full((1, 3, _WIGGLES, size, size), paper)
-        _draw_subject(image, subject, [thing], [path], [0], seconds, pixel)
+        draw_subject(image, subject, [thing], [path], [0], seconds, pixel)
         images.append(image[0].permute(1, 2, 3, 0).numpy())
     alpha = 1 - (images[1] - images[0]).mean(-1)
     return images[0] / np.maximum(alpha, 1e-3)[..., None], alpha

@@ -3,8 +3,9 @@
 import argparse
 import random
 
-from .grammar import parse_caption
-from .sheet import sheet
+from ..sheet import contact_sheet
+from .grammar import caption, parse_caption
+from .render import render
 from .world import sample_world, world_from_attributes
 
 
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         if wanted is None:
             parser.error("nothing in this prompt is known to Playworld; name a subject, a colour, a motion or a scene")
         worlds = [world_from_attributes(wanted, rng) for _ in range(args.count)]
-    sheet(worlds).save(args.out)
+    contact_sheet(list(render(worlds).numpy()), [caption(world) for world in worlds], args.out, shown=5)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def caption(world: World, rng: random.Random | None = None) -> str:
         f"{_noun_phrase(o, rng, articles)} {_pick(words.MOTION_WORDS[o.motion], rng)[participle]}" for o in world.things
     )
     scene = _scene(world, rng)
-    camera = words.CAMERA_WORDS[world.camera]
-    camera = camera[0] if world.camera == "none" and rng.random() < 0.8 else _pick(camera, rng)
+    phrases = words.CAMERA_WORDS[world.camera]
+    camera = phrases[0] if world.camera == "none" and rng.random() < 0.8 else _pick(phrases, rng)
     if form == "scene first":
         text = f"{scene}, {things}"
     elif form == "there is":
@@ -54,7 +54,7 @@ def parse_caption(text: str) -> Attributes | None:
     for match in _PATTERN.finditer(_plain(text)):
         kind = "wall" if match["wall"] else _KIND_OF[match["phrase"]]
         table = _MEANING["color" if kind == "wall" else kind]
-        found.append((kind, table.get(match["wall"] or match["phrase"])))
+        found.append((kind, table.get(match["wall"] or match["phrase"], "")))  # "and" has no meaning of its own
     scenes, cameras, walls = ([v for k, v in found if k == kind] for kind in ("scene", "camera", "wall"))
     things = _read_things([f for f in found if f[0] in ("subject", "color", "size", "motion", "and")])
     if not (things or scenes or cameras or walls):
@@ -167,7 +167,7 @@ def _plain(text: str) -> str:
 
 def _vocabulary() -> dict[str, dict[str, str]]:
     """kind -> phrase -> value, of everything that is understood."""
-    meaning = {kind: {} for kind in (*_KINDS, "and")}
+    meaning: dict[str, dict[str, str]] = {kind: {} for kind in (*_KINDS, "and")}
     for kind in _KINDS:
         for table in (getattr(words, f"{kind.upper()}_WORDS"), getattr(words, f"ALSO_{kind.upper()}", {})):
             for value, phrases in table.items():

@@ -67,7 +67,7 @@ def _draw(scene: str, worlds: list[World], seconds: Tensor, size: int, device) -
         for subject, clips in of_subject.items():
             things = [worlds[i].things[slot] for i in clips]
             paths = [thing_path(o, cameras[i], seconds) for o, i in zip(things, clips, strict=True)]
-            _draw_subject(image, subject, things, paths, clips, seconds, pixel)
+            draw_subject(image, subject, things, paths, clips, seconds, pixel)
     return image
 
 
@@ -93,7 +93,7 @@ def _view(worlds: list[World], cameras: list[Camera], seconds: Tensor, pixel: Te
     )
 
 
-def _draw_subject(image: Tensor, subject: str, things, paths: list[Path], clips: list[int], seconds, pixel) -> None:
+def draw_subject(image: Tensor, subject: str, things, paths: list[Path], clips: list[int], seconds, pixel) -> None:
     """Draw the same subject into some clips of the image, in place, inside a window that follows it."""
     device, size, frames = image.device, len(pixel), len(seconds)
     half = size / 2

@@ -157,7 +157,7 @@ def _sunset(v: View) -> Tensor:
 def _ocean(v: View) -> Tensor:
     image = _whole(v, _blend((0.03, 0.13, 0.30), (0.11, 0.42, 0.55), _smooth(-1.0, 1.0, v.y)))
     bottom = -0.80 + 0.06 * _wave(v, 4, v.random(0))
-    rays = 0.0
+    rays = torch.zeros_like(v.x)
     for count, rate, k in ((5, 0.10, 1), (9, -0.14, 2)):  # slanting light: sin(a + b) is two products of row and column
         a = v.x * (WAVE * count) + TAU * (v.turns(rate) + v.random(k))
         b = v.y * (WAVE * count * 0.5)

@@ -30,14 +30,6 @@ def layers(subject: str, x: Tensor, y: Tensor, turn: Tensor) -> list[Layer]:
     return _SUBJECTS[subject](x, y, 2 * math.pi * turn)
 
 
-def silhouette(subject: str, x: Tensor, y: Tensor, turn: Tensor) -> Tensor:
-    """Signed distance of the whole subject, for those who want to recognise it."""
-    outline = None
-    for layer in layers(subject, x, y, turn):
-        outline = layer.distance if outline is None else torch.minimum(outline, layer.distance)
-    return outline
-
-
 def _length(x, y):
     return (x * x + y * y + 1e-9).sqrt_()
 

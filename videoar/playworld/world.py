@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Palette in 0..1 display RGB. A subject keeps its body within 15 % of these values so that it can be read back.
 COLORS = {
@@ -158,7 +158,7 @@ def world_from_attributes(wanted: Attributes, rng: random.Random) -> World:
         color = o.color or rng.choice([c for c in sorted(COLORS) if c not in taken])
         taken.append(color)
         complete.append(
-            ThingAttributes(
+            Thing(
                 o.subject or rng.choice(SUBJECTS),
                 color,
                 o.size or rng.choice(sorted(SIZES)),
@@ -171,7 +171,7 @@ def world_from_attributes(wanted: Attributes, rng: random.Random) -> World:
     return World(scene, camera, _place(complete, rng), wall, rng.randrange(1 << 30))
 
 
-def _place(things: list[ThingAttributes], rng: random.Random) -> tuple[Thing, ...]:
+def _place(things: list[Thing], rng: random.Random) -> tuple[Thing, ...]:
     """Give every thing a resting place, a phase and a speed. The first of two stands on the left."""
     from_edge = rng.random() < 0.5  # half of the clips begin with travellers near the side they come from
     stacked = len(things) == 2 and any(o.motion in SIDEWAYS for o in things)
@@ -190,7 +190,7 @@ def _place(things: list[ThingAttributes], rng: random.Random) -> tuple[Thing, ..
         phase = rng.random()
         if from_edge and o.motion in TRAVELLING:
             phase = 0.12 + 0.23 * phase
-        placed.append(Thing(o.subject, o.color, o.size, o.motion, x, y, phase, rng.uniform(0.9, 1.1)))
+        placed.append(replace(o, x=x, y=y, phase=phase, speed=rng.uniform(0.9, 1.1)))
     return tuple(placed)
 
 
