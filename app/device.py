@@ -1,4 +1,4 @@
-"""Where films are made: an engine thread that owns the device, or a ZeroGPU call per film."""
+"""Where films are made: an engine thread that owns the device, or a ZeroGPU call per run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spaces.config import Config as SpacesConfig  # isort: skip
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol
@@ -23,13 +23,13 @@ ON_ZERO_GPU = bool(SpacesConfig.zero_gpu)
 _ZERO_GPU_START_SECONDS = 15
 
 
-class Film(Protocol):
-    """A film being made: iterate over its messages; stop it from any thread."""
+class Running(Protocol):
+    """A run in the making: iterate over its messages; stop it from any thread."""
 
     def __iter__(self) -> Iterator[Message]: ...
 
     def stop(self) -> None:
-        """Ends the film soon, without waiting for it."""
+        """Ends it soon, without waiting for that."""
 
 
 class Device(Protocol):
@@ -41,8 +41,8 @@ class Device(Protocol):
     def model(self, seconds: float | None = None) -> Any:
         """The model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
 
-    def film(self, request: Request) -> Film:
-        """Begins a film. Raises ValueError for what cannot be made, or not now because too many wait."""
+    def run(self, requests: Sequence[Request]) -> Running:
+        """Begins a film, or a comparison of several. Raises ValueError for what cannot be made, or not now."""
 
     def close(self) -> None:
         """Ends everything."""
@@ -70,12 +70,12 @@ class EngineDevice:
         except FutureTimeoutError:  # before Python 3.11 not the same as TimeoutError
             raise TimeoutError("the model is still loading") from None
 
-    def film(self, request: Request) -> Film:
+    def run(self, requests: Sequence[Request]) -> Running:
         from videoar.engine import Busy  # loads the whole library, which the page need not wait for
 
-        model, engine = self._ready.result()
+        _, engine = self._ready.result()
         try:
-            return _EngineFilm(engine.submit(request), model.info.name)
+            return _EngineRun(engine.race(requests), len(requests))
         except Busy as error:
             raise ValueError(f"the server is busy: {error}") from None
 
@@ -99,24 +99,22 @@ class EngineDevice:
             self._ready.set_exception(error)
 
 
-class _EngineFilm:
-    def __init__(self, session: Any, label: str) -> None:
+class _EngineRun:
+    def __init__(self, session: Any, contenders: int) -> None:
         self._session = session
-        self._label = label
+        self._contenders = contenders
 
     def __iter__(self) -> Iterator[Message]:
-        return messages(self._session, self._label)
+        return messages(self._session, self._contenders)
 
     def stop(self) -> None:
         self._session.stop()
 
 
 class ZeroGpuDevice:
-    """A call per film in a process with a GPU. The model loads before launch; yields are bytes, as they are pickled."""
+    """A call per run in a process with a GPU. The model loads before launch; yields are bytes, as they are pickled."""
 
-    def __init__(
-        self, load: Callable[[], Any], generate: Callable[[Any, Request], Iterator[Any]] | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], Any], generate: Callable[..., Iterator[Any]] | None = None) -> None:
         self._load = load
         self._generate = generate
         self._model: Any = None
@@ -132,29 +130,35 @@ class ZeroGpuDevice:
     def model(self, seconds: float | None = None) -> Any:
         return self._model
 
-    def film(self, request: Request) -> Film:
+    def run(self, requests: Sequence[Request]) -> Running:
         # Here, where a ValueError keeps its sentence; from the other process only its name would come back.
-        resolve(self._model, request)
-        return _ZeroGpuFilm(self._call(request))
+        for request in requests:
+            resolve(self._model, request)
+        return _ZeroGpuRun(self._call(requests))
 
     def close(self) -> None:
         pass
 
-    def _messages(self, request: Request) -> Generator[Message, None, None]:
-        assert self._generate is not None, "start() comes before the first film"
-        yield from messages(self._generate(self._model, request), self._model.info.name)
+    def _messages(self, requests: Sequence[Request]) -> Generator[Message, None, None]:
+        from videoar.race import race
 
-    def _seconds(self, request: Request) -> int:
-        """How long a film may take, which is what a visitor's quota is asked for."""
+        assert self._generate is not None, "start() comes before the first film"
+        yield from messages(race(self._model, requests, self._generate), len(requests))
+
+    def _seconds(self, requests: Sequence[Request]) -> int:
+        """How long a run may take, which is what a visitor's quota is asked for."""
+        return _ZERO_GPU_START_SECONDS + round(sum(map(self._film_seconds, requests)))
+
+    def _film_seconds(self, request: Request) -> float:
         info = self._model.info
         guidance = info.guidance_scale if request.guidance_scale is None else request.guidance_scale
         passes = (request.steps or info.steps) * (1 if guidance == 1 else 2) + 1  # and the clean one
         # An estimate with room: 2.5 seconds for a pass of the 1.3B model over 81 frames of 832x480, twice.
         pixels = info.frames * info.height * info.width
-        return _ZERO_GPU_START_SECONDS + round(5 * passes * pixels / (81 * 832 * 480))
+        return 5 * passes * pixels / (81 * 832 * 480)
 
 
-class _ZeroGpuFilm:
+class _ZeroGpuRun:
     def __init__(self, call: Generator[Message, None, None]) -> None:
         self._call = call
         self._stopped = threading.Event()

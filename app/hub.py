@@ -16,7 +16,7 @@ KEEPALIVE = pack({"kind": "alive"})
 
 
 class Job:
-    """The log of one run, and the switch that stops it.
+    """The log of one run (docs/how-it-works.md, "A run as data"), and the switch that stops it.
 
     `outcome` stays empty until the run is over; then it holds what the page is told about it.
     """
@@ -27,10 +27,9 @@ class Job:
         self.owner = owner
         self.most_bytes = most_bytes
         self.size = 0
-        self.touched = time.monotonic()
+        self.began = self.touched = time.monotonic()
         self.outcome: dict[str, Any] = {}
-        self.film: bytes | None = None
-        self.settings: dict[str, Any] | None = None
+        self.films: dict[int, tuple[bytes, dict[str, Any]]] = {}  # pane -> the MP4 and its settings
         self._opening: bytes | None = None
         self._log: deque[bytes] = deque()
         self._dropped = 0
@@ -51,11 +50,15 @@ class Job:
         return self._stopped
 
     def put(self, head: dict[str, Any], body: bytes = b"") -> None:
-        """Appends a message. The oldest go when the log is over its size, but the first one, which opens the film."""
+        """Appends a message, with its number and time.
+
+        The oldest go when the log is over its size, but the first one, which opens the run.
+        """
         with self._changed:
             if self._closed:
                 return
-            message = pack({**head, "seq": self._dropped + len(self._log)}, body)
+            at = round(time.monotonic() - self.began, 4)
+            message = pack({**head, "seq": self._dropped + len(self._log), "at": at}, body)
             if self._opening is None:
                 self._opening = message
             self._log.append(message)

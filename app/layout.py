@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.limits import MOST_STEPS
-from app.player import LOGO, settings_list, unit_picker, unit_player
+from app.player import LOGO, contender_list, settings_list, unit_picker, unit_player
 from app.runs import Runs
 from videoar import playworld
 from videoar.request import LONGEST_PROMPT
@@ -32,6 +32,10 @@ _HEADER = f"""
 """
 
 
+# Presses the button of the tab that is open.
+_START = "() => { [...document.querySelectorAll('#va-go, #va-race')].find((go) => go.offsetParent)?.click() }"
+
+
 def build_app(runs: Runs) -> gr.Blocks:
     """The Gradio page around the handlers in `runs`."""
     with gr.Blocks(title="VideoAR", analytics_enabled=False, delete_cache=_DELETE_CACHE) as page:
@@ -47,15 +51,18 @@ def build_app(runs: Runs) -> gr.Blocks:
                     elem_id="va-prompt",
                 )
                 _examples(prompt)
-                plan = unit_picker()
-                with gr.Row(elem_id="va-actions"):
-                    go = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=120, elem_id="va-go")
-                    stop = gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id="va-stop")
+                with gr.Tabs(elem_id="va-modes") as tabs:
+                    with gr.Tab("One film", id="film", render_children=True) as one:
+                        plan = unit_picker()
+                        steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
+                        go, stop = _actions("Generate", "va-go", "va-stop")
+                    with gr.Tab("Compare", id="compare", render_children=True) as several:
+                        contenders = contender_list()
+                        race, stop_all = _actions("Compare", "va-race", "va-stop-all")
                 queue = gr.HTML("", apply_default_css=False, elem_id="va-queue")  # here Gradio says whose turn it is
                 with gr.Row(elem_id="va-seed-row", equal_height=True):
                     seed = gr.Number(label="Seed", value=0, precision=None, scale=1, min_width=110, elem_id="va-seed")
                     randomise = gr.Checkbox(label="New seed each time", value=True, scale=1, min_width=180)
-                steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
                 model = gr.HTML("Loading the model.", apply_default_css=False, elem_id="va-model")
                 with gr.Accordion("What the built-in model understands", open=False, elem_id="va-guide"):
                     gr.HTML(_guide(), apply_default_css=False)
@@ -64,35 +71,62 @@ def build_app(runs: Runs) -> gr.Blocks:
                 with gr.Row(visible=False, elem_id="va-film") as finished:
                     film = gr.Video(label="Film as MP4", interactive=False, buttons=["download"], elem_id="va-video")
                     settings = settings_list()
-        outputs = [player, seed, film, settings]
-        show_film: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        making = gr.on(
-            [go.click, prompt.submit],
+                with gr.Row(visible=False, elem_id="va-films") as all_finished:
+                    films = gr.Files(label="Films as MP4", interactive=False, elem_id="va-files")
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        start: dict[str, Any] = {"concurrency_limit": _CONCURRENT_FILMS, "concurrency_id": "films"}
+        # Gradio trips over what is not of the type of its component; read_requests says what is.
+        start |= {"preprocess": False, "trigger_mode": "once", "show_progress": "minimal", "show_progress_on": [queue]}
+        making = go.click(
             runs.generate,
             [prompt, plan, steps, seed, randomise],
-            outputs,
+            [player, seed, film, settings],
             api_name="generate",
-            preprocess=False,  # Gradio trips over what is not of the type of its component; read_request says what is
-            concurrency_limit=_CONCURRENT_FILMS,
-            trigger_mode="once",
-            show_progress="minimal",
-            show_progress_on=[queue],
+            **start,
         )
-        making.success(lambda: gr.Row(visible=True), None, finished, **show_film)
-        stopping = stop.click(
+        prompt.submit(None, None, None, js=_START, api_visibility="private")
+        comparing = race.click(
+            runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
+        )
+        rows = [finished, all_finished]
+        making.success(lambda: (gr.Row(visible=True), gr.Row(visible=False)), None, rows, queue=False, **private)
+        comparing.success(lambda: (gr.Row(visible=False), gr.Row(visible=True)), None, rows, queue=False, **private)
+        stopping = gr.on(
+            [stop.click, stop_all.click],
             runs.stop,
             None,
-            outputs,
-            cancels=[making],
-            show_progress="hidden",
-            api_visibility="private",
+            [player, film, settings, films],
+            cancels=[making, comparing],
             concurrency_limit=None,
+            **private,
         )
-        stopping.success(lambda path: gr.Row(visible=path is not None), film, finished, **show_film)
-        page.load(runs.greet, None, [model, steps], queue=False, show_progress="hidden", api_visibility="private")
+        kept = [film, films]
+        stopping.success(
+            lambda one, many: (gr.Row(visible=one is not None), gr.Row(visible=bool(many))),
+            kept,
+            rows,
+            queue=False,
+            **private,
+        )
+        for tab, mode in ((one, "film"), (several, "compare")):
+            tab.select(None, None, None, js=_say_mode(mode), **private)
+        page.load(runs.open_link, None, [prompt, seed, randomise, tabs, plan, contenders], queue=False, **private)
+        page.load(runs.greet, None, [model, steps], queue=False, **private)
         page.unload(runs.leave)
     page.queue(max_size=_MOST_WAITING, api_open=False, default_concurrency_limit=4)
     return page
+
+
+def _actions(name: str, go_id: str, stop_id: str) -> tuple[gr.Button, gr.Button]:
+    """A button that starts, and one that stops."""
+    with gr.Row(elem_classes="va-actions"):
+        go = gr.Button(name, variant="primary", size="lg", scale=3, min_width=120, elem_id=go_id)
+        return go, gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id=stop_id)
+
+
+def _say_mode(mode: str) -> str:
+    """Tells the player which tab is open."""
+    return f"() => {{ document.dispatchEvent(new CustomEvent('videoar:mode', {{ detail: '{mode}' }})) }}"
 
 
 def _examples(prompt: gr.Textbox) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from app.wire import plan_picture
-from videoar.plan import Grid, PlanSpec
+from videoar.events import ClipStarted
+from videoar.plan import Grid, Plan, PlanSpec
 
 # The built-in model's token grid; for other models the proportions of the little pictures still tell the story.
 _GRID = Grid(8, 8, 8)
@@ -19,6 +21,13 @@ _WORDS = {
 }
 
 
+# What a comparison offers: every unit type, and cubes, chunks and scales of several sizes.
+_OFFERED = [
+    *("cube:2x2x2", "cube:1x2x2", "cube:4x2x2", "cube:8x2x2", "cube:2x1x1", "cube:2x4x4"),
+    *("frame:1", "frame:2", "frame:4", "key_detail:4", "key_detail:2", "scale:2", "scale:3", "full"),
+]
+
+
 def choices() -> list[dict[str, Any]]:
     """For each unit type its value, title, sentence and picture, the default first."""
     return [
@@ -30,3 +39,60 @@ def choices() -> list[dict[str, Any]]:
         }
         for plan, (title, sentence) in _WORDS.items()
     ]
+
+
+def offered() -> list[dict[str, Any]]:
+    """For each plan that a comparison offers its value, name and picture."""
+    plans = map(PlanSpec.parse, _OFFERED)
+    return [{"value": str(plan), "name": name(plan), "picture": plan_picture(plan.build(_GRID))} for plan in plans]
+
+
+def name(plan: PlanSpec) -> str:
+    """What a plan is called beside others, such as "Cubes 2×2×2"."""
+    size = "×".join(map(str, plan.args))
+    return {
+        "cube": f"Cubes {size}",
+        "frame": "Frames" if plan.args == (1,) else f"Chunks of {size} frames",
+        "key_detail": f"Key frames, 1 in {size}",
+        "scale": f"{size} scales",
+        "full": "All at once",
+    }[plan.kind] + (", reordered" if plan.order else "")
+
+
+def labels(clips: Sequence[ClipStarted]) -> list[str]:
+    """What the contenders of a run are called: their plans, and what else tells them apart."""
+
+    def said(clip: ClipStarted) -> dict[str, str]:
+        window = "all" if clip.window is None else f"{clip.window} latent frames"
+        return {
+            "steps": f"{clip.steps} steps",
+            "window": f"context {window}",
+            "guidance_scale": f"guidance {clip.guidance_scale:g}",
+        }
+
+    differ = [field for field in ("steps", "window", "guidance_scale") if len({getattr(c, field) for c in clips}) > 1]
+    return [" · ".join([name(clip.plan.spec), *(said(clip)[field] for field in differ)]) for clip in clips]
+
+
+def plan_picture(plan: Plan) -> dict[str, Any]:
+    """What the page draws of a plan: the grid and every unit as boxes, in finest-level tokens.
+
+    A unit whose frames are not neighbours (key-detail) has one run `[start, stop)` of frames per box.
+    """
+    units = []
+    for unit in plan.units:
+        scale = plan.scales[unit.level]
+        rows = [min(row * scale, plan.grid.H) for row in unit.rows]
+        cols = [min(col * scale, plan.grid.W) for col in unit.cols]
+        box = {"level": unit.level, "runs": _runs(unit.frames), "rows": rows, "cols": cols}
+        units.append(box | {"tokens": unit.size()})
+    return {"grid": list(plan.grid), "scales": list(plan.scales), "units": units}
+
+
+def _runs(frames: tuple[int, ...]) -> list[list[int]]:
+    """Half-open ranges of neighbouring numbers: (0, 1, 4) becomes [[0, 2], [4, 5]]."""
+    ranges = []
+    for _, group in groupby(enumerate(frames), key=lambda pair: pair[1] - pair[0]):
+        run = [frame for _, frame in group]
+        ranges.append([run[0], run[-1] + 1])
+    return ranges

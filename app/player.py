@@ -11,7 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.plans import choices
+from app.plans import choices, offered
+from videoar import playworld
 
 _STATIC = Path(__file__).parent / "static"
 LOGO = _STATIC / "logo.svg"
@@ -24,14 +25,23 @@ def unit_player() -> gr.HTML:
     """
     fields = {name: {"type": "string"} for name in ("job", "status")}
     schema = {"type": "object", "properties": fields, "additionalProperties": {}}
-    scripts = ("stream.js", "frames.js", "block.js", "timeline.js", "pane.js", "player.js")
-    return _component("player", scripts, schema, plans=choices())
+    scripts = ("stream.js", "frames.js", "block.js", "timeline.js", "verdict.js", "pane.js", "player.js", "present.js")
+    return _component("player", scripts, schema, plans=choices(), prompts=list(playworld.example_prompts()))
 
 
 def unit_picker() -> gr.HTML:
     """A choice of unit types. Its value is a plan such as "cube"; whoever reads it must check it."""
     schema = {"type": "string", "description": "a plan: cube, frame, key_detail, scale or full, also with numbers"}
     return _component("picker", ("block.js", "picker.js"), schema, value="cube", plans=choices())
+
+
+def contender_list() -> gr.HTML:
+    """The contenders of a comparison. Its value is a list of dictionaries; whoever reads it must check it."""
+    fields = {name: {"type": "number"} for name in ("steps", "window", "guidance")}
+    item = {"type": "object", "properties": {"plan": {"type": "string"}} | fields, "required": ["plan"]}
+    schema = {"type": "array", "items": item, "description": "two to five contenders, each with a plan"}
+    value = [{"plan": "cube:2x2x2"}, {"plan": "frame:1"}]
+    return _component("contenders", ("block.js", "contenders.js"), schema, value=value, offered=offered())
 
 
 def settings_list() -> gr.HTML:

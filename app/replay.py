@@ -13,19 +13,19 @@ from videoar.events import Patch
 from videoar.painting import Painting
 
 
-def film_so_far(messages: Iterable[Message]) -> np.ndarray | None:
+def film_so_far(messages: Iterable[Message], pane: int = 0) -> np.ndarray | None:
     """uint8 [T, H, W, 3]: what is painted, previews included (see `Painting.film`); None before the first picture."""
     painting: Painting | None = None
     for head, body in messages:
         if head["kind"] == "clip":
-            pane = head["panes"][0]
-            painting = Painting(pane["height"], pane["width"])
-        elif head["kind"] == "paint" and painting is not None:
+            film = head["panes"][pane]
+            painting = Painting(film["height"], film["width"])
+        elif head["kind"] == "paint" and head["pane"] == pane and painting is not None:
             frames = np.stack([np.asarray(picture) for picture in _pictures(head["sizes"], body)])
-            x, y, width, height = head["at"]
+            x, y, width, height = head["area"]
             painting.paint(Patch(head["first"], frames, x, y, width, height, head["preview"]))
-    film = painting.film() if painting is not None else []
-    return np.stack(film) if film else None
+    frames_so_far = painting.film() if painting is not None else []
+    return np.stack(frames_so_far) if frames_so_far else None
 
 
 def _pictures(sizes: list[int], body: bytes) -> Iterable[Image.Image]:

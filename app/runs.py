@@ -1,4 +1,4 @@
-"""What happens between a click on Generate and the finished file: one thread per film fills its log, handlers watch."""
+"""What happens between a click and the finished files: one thread per run fills its log, handlers watch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import re
 import secrets
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.device import Device
+from app.figures import Figures, read_back
 from app.hub import Hub, Job
-from app.limits import MOST_STEPS, read_request
+from app.limits import MOST_STEPS, read_requests
+from app.link import read_link
 from app.replay import film_so_far
 from app.wire import mp4
 from videoar.plan import KINDS, PlanSpec
@@ -31,8 +34,9 @@ _LOOK_SECONDS = 0.25
 _STOP_SECONDS = 20.0
 _LOAD_SECONDS = 120.0
 
-# What a handler returns: player, seed, film, settings.
-Outputs = tuple[Any, Any, Any, Any]
+# What the handlers return: player, seed, film and settings; player, seed and films.
+Film = tuple[Any, Any, Any, Any]
+Films = tuple[Any, Any, Any]
 
 
 class Runs:
@@ -44,34 +48,31 @@ class Runs:
 
     def generate(
         self, prompt: str, plan: str, steps: float, seed: float, randomise: bool, request: gr.Request
-    ) -> Iterator[Outputs]:
+    ) -> Iterator[Film]:
         """Makes a film of the prompt, unit by unit.
 
         plan: "cube", "frame", "key_detail", "scale" or "full", also with numbers, such as "cube:4x2x2". steps:
         denoising steps per unit. randomise: draw a seed instead of using the given one. Returns the job and its status,
         the seed, the film as MP4 with its settings inside, and the settings.
         """
-        try:
-            asked = read_request(prompt, plan, steps, seed, randomise)
-        except ValueError as error:
-            raise gr.Error(_sentence(error), print_exception=False) from None
-        job = self._hub.new(_owner(request))
-        # ZeroGPU reads the visitor's identity from the context of the request.
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._work, job, asked), name="film", daemon=True).start()
-        try:
-            yield {"job": job.id, "status": "starting"}, asked.seed, None, None
-            while not job.wait(_LOOK_SECONDS):
-                yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
-            if job.outcome["status"] == "failed":
-                raise gr.Error(job.outcome["message"], print_exception=False)
-            with _film_file(job) as path:
-                yield {"job": job.id} | job.outcome, asked.seed, path, job.settings
-        finally:
-            job.stop()
+        contenders = [{"plan": plan, "steps": steps}]
+        for player, used, films, settings in self._make(prompt, contenders, seed, randomise, request):
+            yield player, used, films[0] if isinstance(films, list) else films, settings
 
-    def stop(self, request: gr.Request) -> Iterator[Outputs]:
-        """Ends the film of this page and keeps what is there. A second call changes nothing."""
+    def compare(
+        self, prompt: str, contenders: list[dict[str, Any]], seed: float, randomise: bool, request: gr.Request
+    ) -> Iterator[Films]:
+        """Makes films of one prompt and seed side by side; the next step always goes to who has used the device least.
+
+        contenders: two to five, each with a `plan` and, where it should not be the model's own, `steps`, `window` (of
+        latent frames that are attended to) and `guidance`. Returns the job, its status and all its figures, the seed,
+        and the films as MP4.
+        """
+        for player, used, films, _ in self._make(prompt, contenders, seed, randomise, request):
+            yield player, used, films
+
+    def stop(self, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Ends the run of this page and keeps what is there: player, film, settings, films of a comparison."""
         jobs = self._hub.of(_owner(request))
         for job in jobs:
             job.stop()
@@ -80,10 +81,56 @@ class Runs:
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
         job = jobs[-1]
-        with _film_file(job) as path:
-            yield {"job": job.id} | job.outcome, gr.skip(), path, job.settings
+        with _film_files(job) as paths:
+            alone = len(job.outcome["summary"]["contenders"]) < 2
+            film, settings = (paths[0], job.films[0][1]) if alone and paths else (None, None)
+            yield {"job": job.id} | job.outcome, film, settings, None if alone else paths
 
-    def greet(self) -> tuple[Any, Any]:
+    def _make(
+        self, prompt: str, contenders: Any, seed: Any, randomise: Any, request: gr.Request
+    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """A run from the click to the files: player, seed, paths of the films, settings of the first one."""
+        try:
+            asked = read_requests(prompt, contenders, seed, randomise)
+        except ValueError as error:
+            raise gr.Error(_sentence(error), print_exception=False) from None
+        job = self._hub.new(_owner(request))
+        # ZeroGPU reads the visitor's identity from the context of the request.
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(self._work, job, asked), name="film", daemon=True).start()
+        try:
+            yield {"job": job.id, "status": "starting"}, asked[0].seed, None, None
+            while not job.wait(_LOOK_SECONDS):
+                yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            if job.outcome["status"] == "failed":
+                raise gr.Error(job.outcome["message"], print_exception=False)
+            with _film_files(job) as paths:
+                settings = job.films[0][1] if 0 in job.films else None
+                yield {"job": job.id} | job.outcome, asked[0].seed, paths, settings
+        finally:
+            job.stop()
+
+    def open_link(self, request: gr.Request) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """Fills in what the page's address asks for: prompt, seed, new seed or not, tab, plan, contenders."""
+        unchanged = (gr.skip(),) * 6
+        try:
+            link = _link(request)
+        except ValueError as error:
+            gr.Warning(f"The link could not be followed: {error}.", title="Link")
+            return unchanged
+        if link is None:
+            return unchanged
+        contenders = link["contenders"]
+        return (
+            gr.skip() if link["prompt"] is None else link["prompt"],
+            gr.skip() if link["seed"] is None else link["seed"],
+            link["seed"] is None,
+            gr.Tabs(selected="compare") if len(contenders) > 1 else gr.skip(),
+            _choice(contenders[0]["plan"]) if len(contenders) == 1 else gr.skip(),
+            contenders if len(contenders) > 1 else gr.skip(),
+        )
+
+    def greet(self, request: gr.Request) -> tuple[Any, Any]:
         """Says as HTML which model answers, once it is loaded, and sets the slider to its number of steps."""
         try:
             model = self._device.model(_LOAD_SECONDS)
@@ -96,20 +143,25 @@ class Runs:
         trained = {PlanSpec.parse(plan).kind for plan in info.plans}
         if trained != set(KINDS):
             text += f" · trained for {', '.join(sorted(trained))} only"
-        return html.escape(text), gr.Slider(value=info.steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps)))
+        steps = info.steps
+        with suppress(ValueError):  # of which `open_link` speaks
+            if (link := _link(request)) and len(link["contenders"]) == 1:
+                steps = int(link["contenders"][0].get("steps") or steps)
+        return html.escape(text), gr.Slider(value=steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps, steps)))
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
         self._hub.drop(_owner(request))
 
-    def _work(self, job: Job, asked: Request) -> None:
-        """Fills the log of a job until the film is over; runs in the job's own thread."""
+    def _work(self, job: Job, asked: list[Request]) -> None:
+        """Fills the log of a job until the run is over; runs in the job's own thread."""
+        figures = Figures()
         outcome: dict[str, Any] = {
             "status": "failed",
             "message": "The film could not be made; the server's log says why.",
         }
         try:
-            outcome = self._record(job, asked)
+            outcome = self._record(job, asked, figures)
         except ValueError as error:
             outcome["message"] = _sentence(error)
         except Exception as error:
@@ -117,29 +169,37 @@ class Runs:
             if isinstance(error, gr.Error):
                 outcome["message"] = str(error.message)
         finally:
-            if outcome["status"] != "done":
-                job.put({"kind": "end", "pane": 0, **outcome})
+            outcome["summary"] = figures.summary(time.monotonic() - job.began)
+            for pane, contender in enumerate(outcome["summary"]["contenders"]):
+                finished = pane in job.films and contender["status"] == "done" and not job.done
+                contender["reads"] = read_back(job.films[pane][0], asked[pane].prompt) if finished else []
+            job.put({"kind": "over", **outcome})
             job.close(outcome)
 
-    def _record(self, job: Job, asked: Request) -> dict[str, Any]:
-        units, outcome = 0, {"status": "stopped"}
+    def _record(self, job: Job, asked: list[Request], figures: Figures) -> dict[str, Any]:
+        outcome: dict[str, Any] = {"status": "stopped"}
         if not self._model_is_there(job):
-            return outcome | {"units": units}
-        film = self._device.film(asked)
-        job.on_stop(film.stop)
-        for head, body in film:
+            return outcome
+        running = self._device.run(asked)
+        job.on_stop(running.stop)
+        ended: list[dict[str, Any]] = []
+        for head, body in running:
+            figures.add(head)
             if head["kind"] == "film":
-                job.film, job.settings = body, head["settings"]
+                job.films[head["pane"]] = body, head["settings"]
                 continue
             if head["kind"] == "end":
-                outcome = {name: head[name] for name in head if name not in ("kind", "pane")}
-                if head["status"] != "done":
-                    continue
-            units += head["kind"] == "done"
+                ended.append(head)
             job.put(head, body)
-        if outcome["status"] == "stopped" and not job.done:  # a job of a closed page is done
-            _keep(job, units)
-        return outcome | {"units": units}
+        if len(ended) == len(asked):
+            # A comparison in which somebody came through is one all the same.
+            failures = [head["message"] for head in ended if head["status"] == "failed"]
+            if len(failures) == len(asked):
+                return {"status": "failed", "message": _sentence(failures[0])}
+            return {"status": "done"}
+        if not job.done:  # a job of a closed page is done
+            _keep(job, figures)
+        return outcome
 
     def _model_is_there(self, job: Job) -> bool:
         """Waits for the model; false if the job was stopped first."""
@@ -157,29 +217,48 @@ def _owner(request: gr.Request) -> str:
     return request.session_hash or secrets.token_urlsafe(24)
 
 
-def _sentence(error: Exception) -> str:
+def _choice(plan: str) -> str:
+    """A plan as the picker knows it, "cube" for "cube:2x2x2"; others stay as they are."""
+    spec = PlanSpec.parse(plan)
+    return spec.kind if spec == PlanSpec.parse(spec.kind) else str(spec)
+
+
+def _link(request: gr.Request) -> dict[str, Any] | None:
+    """The settings in the page's address."""
+    said = request.query_params
+    return read_link(said.get("prompt"), said.get("seed"), said.getlist("units"))
+
+
+def _sentence(error: Exception | str) -> str:
     """The library's messages begin like clauses; here they stand alone. Names of plans and fields keep their form."""
     text = str(error)
     first = text[:1].upper() if re.match(r"[a-z]+(?![\w:/.])", text) else text[:1]
     return f"{first}{text[1:].rstrip('.')}."
 
 
-def _keep(job: Job, units: int) -> None:
-    """Saves the frames of a stopped film that are there all over."""
+def _keep(job: Job, figures: Figures) -> None:
+    """Saves the frames of a stopped run's films that are there all over."""
     recorded = job.messages()
-    video_THWC = film_so_far(recorded)
-    if video_THWC is not None:
-        job.settings = recorded[0][0]["settings"] | {"kept_frames": len(video_THWC), "stopped_after_units": units}
-        job.film = mp4(video_THWC, job.settings["fps"], job.settings)
+    for pane, contender in enumerate(figures.summary(0.0)["contenders"]):
+        video_THWC = None if pane in job.films else film_so_far(recorded, pane)
+        if video_THWC is not None:
+            kept = {"kept_frames": len(video_THWC), "stopped_after_units": len(contender["units"])}
+            settings = contender["settings"] | kept
+            job.films[pane] = mp4(video_THWC, settings["fps"], settings), settings
 
 
 @contextmanager
-def _film_file(job: Job) -> Iterator[str | None]:
-    """The film as a file, for as long as Gradio needs to copy it."""
-    if job.film is None:
+def _film_files(job: Job) -> Iterator[list[str] | None]:
+    """The films as files, for as long as Gradio needs to copy them."""
+    if not job.films:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="videoar-") as folder:
-        path = Path(folder) / "videoar.mp4"
-        path.write_bytes(job.film)
-        yield str(path)
+        paths = []
+        for pane, (film, settings) in sorted(job.films.items()):
+            number = f"-{pane + 1}" if len(job.films) > 1 or pane else ""
+            kind = settings["plan"].partition("@")[0].replace(":", "-")  # digits and x: nothing of the prompt
+            path = Path(folder) / (f"videoar{number}-{kind}.mp4" if number else "videoar.mp4")
+            path.write_bytes(film)
+            paths.append(str(path))
+        yield paths

@@ -13,6 +13,9 @@ import numpy as np
 from .plan import Plan, Unit
 from .request import Request
 
+# In a race: more would be too small on a screen.
+MOST_CONTENDERS = 5
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -133,6 +136,15 @@ class ClipFailed:
     """The last event of a clip that could not be finished (from the engine). message: for a person."""
 
     message: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One event of one contender of a race. device_s: seconds of the device that it has used, this event included."""
+
+    contender: int
+    event: Event
+    device_s: float
 
 
 Event = ClipStarted | PromptSwitched | UnitStarted | StepDone | UnitDecoded | ClipFinished | ClipFailed

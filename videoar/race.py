@@ -1,4 +1,4 @@
-"""Several clips on one device, side by side and fairly: the next step goes to the one that has used the device least."""
+"""Several clips on one device, fairly: the next step goes to the contender that has used the device least."""
 
 from __future__ import annotations
 
@@ -6,30 +6,18 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from .checkpoint import Model
-from .events import ClipFailed, ClipFinished, Event
+from .events import MOST_CONTENDERS, ClipFailed, ClipFinished, Event, Turn
 from .generate import generate
 from .request import Request, resolve
 
 logger = logging.getLogger(__name__)
 
-MOST_CONTENDERS = 5
-
 # As `generate`: (model, request, overlap=...) -> events.
 Run = Callable[..., Iterator[Event]]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One event of one contender. device_s: seconds of the device that this contender has used, this event included."""
-
-    contender: int
-    event: Event
-    device_s: float
 
 
 def race(model: Model, requests: Sequence[Request], run: Run = generate) -> Iterator[Turn]:

@@ -1,4 +1,4 @@
-// One film on the page: its screen, its facts, the picture of its plan and its timeline.
+// One film on the page: its screen, its facts, the picture of its plan and its lane of the timeline.
 
 class Pane {
   constructor(template) {
@@ -11,16 +11,25 @@ class Pane {
 
   // Before the first film: what the chosen plan looks like.
   rest({ title, sentence, picture }) {
-    const units = picture.units.length;
     this.root.dataset.phase = "idle";
+    this.find("name strong").textContent = title;
+    this.find("idle strong").textContent = title;
+    this.find("idle span").textContent = sentence;
+    this.idle = null;
+    this.find("idle svg").replaceChildren();
+    if (!picture) return; // a plan from a link that the page has no picture of
+    const units = picture.units.length;
     this.idle = new BlockPicture(this.find("idle svg"), picture);
     this.find("idle strong").textContent = `${title}: ${units} ${units === 1 ? "unit" : "units"}`;
-    this.find("idle span").textContent = sentence;
   }
 
-  // clip: a pane of the `clip` message
-  begin(clip) {
+  // clip: a pane of the `clip` message; lane: its lane of the timeline
+  begin(clip, lane) {
     this.clip = clip;
+    this.lane = lane;
+    this.exact = 0;
+    this.clock = 0;
+    this.unit = null;
     this.total = clip.plan.units.length;
     this.made = 0;
     this.tokens = clip.plan.units.map((unit) => unit.tokens);
@@ -31,15 +40,29 @@ class Pane {
     this.canvas.setAttribute("aria-label", `Film: ${clip.prompt}`);
     this.block = new BlockPicture(this.find("plan svg"), clip.plan);
     this.block.progress(0);
-    this.timeline = new Timeline(this.find("bars"), this.find("longest"), this.total);
+    this.find("screen").style.setProperty("--ratio", clip.width / clip.height);
+    this.find("name strong").textContent = clip.label;
+    this.find("note").textContent = "";
     this.shown = -1;
     this.root.dataset.phase = "making";
     this.setFact("units", `0 of ${this.total}`);
-    for (const name of ["speed", "first", "left"]) this.setFact(name, "–");
+    for (const name of ["speed", "first", "rate", "device", "cache", "left"]) this.setFact(name, "–");
     this.setFact("seed", clip.seed);
+    this.tick(0);
   }
 
-  startUnit({ unit, region: [x, y, w, h] }) {
+  // Device time that this contender has used.
+  tick(clock) {
+    this.clock = clock;
+    const text = `${clock.toFixed(2)} s`;
+    this.find("clock").textContent = text;
+    this.setFact("device", text);
+    if (this.unit !== null) this.lane.stretch(this.unit, clock);
+  }
+
+  startUnit({ unit, region: [x, y, w, h], clock }) {
+    this.unit = unit;
+    this.lane.start(unit, clock);
     const flight = this.find("flight"), { width, height } = this.clip;
     flight.style.cssText = `left:${(100 * x) / width}%;top:${(100 * y) / height}%;width:${(100 * w) / width}%;height:${(100 * h) / height}%`;
     flight.style.setProperty("--unit", unitColour(unit, this.total));
@@ -52,7 +75,7 @@ class Pane {
     if (steps > 1) this.label.textContent = `unit ${unit + 1}, step ${step} of ${steps}`;
   }
 
-  async paint({ first, at, preview, sizes }, body) {
+  async paint({ first, area, preview, sizes }, body) {
     const frames = this.frames; // a new film may begin while these pictures are decoded
     let start = 0;
     const pictures = sizes.map((size) => {
@@ -61,45 +84,51 @@ class Pane {
       return createImageBitmap(blob);
     });
     (await Promise.all(pictures)).forEach((bitmap, offset) => {
-      frames.paint(first + offset, bitmap, at, preview);
+      frames.paint(first + offset, bitmap, area, preview);
       bitmap.close();
     });
+    if (!preview) this.exact = Math.max(this.exact, first + sizes.length);
     this.shown = -1;
   }
 
-  finishUnit({ unit, seconds, elapsed }) {
+  finishUnit({ unit, seconds, clock, cache }) {
     this.made++;
+    if (this.unit === unit) this.unit = null;
     this.block.mark(unit, "done");
-    this.timeline.add(unit, seconds);
+    this.lane.finish(unit, seconds, clock);
     this.setFact("units", `${this.made} of ${this.total}`);
-    this.setFact("speed", `${(this.made / elapsed).toFixed(elapsed > this.made ? 2 : 1)} / s`);
-    if (this.made === 1) this.setFact("first", `${elapsed.toFixed(2)} s`);
+    this.setFact("speed", `${(this.made / clock).toFixed(clock > this.made ? 2 : 1)} / s`);
+    if (this.made === 1) this.setFact("first", `${clock.toFixed(2)} s`);
+    if (this.exact) this.setFact("rate", `${(this.exact / clock).toFixed(1)} / s`);
+    this.setFact("cache", bytes(cache));
     // Units differ in size (a fine scale is 64 times a coarse one), so the estimate goes by tokens.
     const sum = (list) => list.reduce((a, b) => a + b, 0);
-    const left = (elapsed / sum(this.tokens.slice(0, this.made))) * sum(this.tokens.slice(this.made));
+    const left = (clock / sum(this.tokens.slice(0, this.made))) * sum(this.tokens.slice(this.made));
     this.setFact("left", this.made < this.total ? `about ${left.toFixed(left < 10 ? 1 : 0)} s` : "done");
   }
 
-  end({ status, first_picture_seconds: first }) {
-    if (!this.frames) return;
+  // status: "done", "stopped" or "failed"
+  end({ status, message }) {
+    if (!this.frames || this.over) return;
     this.root.dataset.phase = status;
-    if (status !== "done") this.block.progress(this.made, "todo");
-    if (first !== undefined) this.setFact("first", `${first.toFixed(2)} s`);
-    if (status !== "done") this.setFact("left", status);
+    if (status === "done") return this.setFact("rate", `${(this.frames.count / this.clock).toFixed(1)} / s`);
+    this.block.progress(this.made, "todo");
+    this.setFact("left", status);
+    this.find("note").textContent = message ?? "";
   }
 
-  // Shows a frame, or the nearest earlier one that exists; true if the screen shows that very frame.
-  show(frame) {
-    if (!this.frames) return false;
-    const there = this.frames.nearest(Math.min(frame, this.frames.count - 1));
-    if (there < 0) return false;
-    if (there !== this.shown) {
-      this.paper.clearRect(0, 0, this.canvas.width, this.canvas.height);
-      this.paper.drawImage(this.frames.pictures.get(there), 0, 0);
-      this.root.dataset.preview = this.frames.hasPreview(there);
-      this.shown = there;
-    }
-    return there === frame;
+  // Shows a frame, or the nearest earlier one that exists, of this film or another one.
+  show(frame, film = this) {
+    if (!film.frames) return;
+    const there = film.frames.nearest(Math.min(frame, film.frames.count - 1));
+    if (there === this.shown && film === this.film) return;
+    Object.assign(this, { shown: there, film });
+    this.root.dataset.swapped = film !== this;
+    this.find("name strong").textContent = film.clip.label;
+    this.paper.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    if (there < 0) return;
+    this.paper.drawImage(film.frames.pictures.get(there), 0, 0, this.canvas.width, this.canvas.height);
+    this.root.dataset.preview = film.frames.hasPreview(there);
   }
 
   get over() {

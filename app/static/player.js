@@ -3,13 +3,16 @@
 
 const WAIT_AT_EDGE = 900; // milliseconds at the last frame made so far before the film starts over
 const MOST_PANES = 5;
+const ZOOMS = [1, 2, 4];
 
 const find = (name) => element.querySelector(".va-" + name);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const scrub = find("scrub"), strip = find("strip"), playButton = find("play"), loopButton = find("loop");
 const speed = find("speed"), time = find("time"), status = find("status");
 const panes = [];
-const film = { job: null, frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0 };
+const film = { job: null, frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0, clips: [], summary: null };
+Object.assign(film, { mode: "film", choice: props.plans[0], contenders: [] });
+const view = { swapped: false, zoom: 1, x: 50, y: 50 };
 const clock = { frame: 0, playing: false, loop: true, part: 0, waited: 0, last: 0, ticking: false };
 
 function makePanes(count) {
@@ -19,31 +22,37 @@ function makePanes(count) {
   find("panes").dataset.count = panes.length;
 }
 
-function rest(choice) {
+// Before the first film: what is chosen, one film or several.
+function rest() {
   if (film.job) return;
-  panes[0].rest(choice);
+  const chosen = film.mode === "compare" ? film.contenders : [film.choice];
+  if (!chosen.length) return;
+  makePanes(chosen.length);
+  chosen.forEach((choice, index) => panes[index].rest(choice));
   clearTimeout(film.rehearsal);
-  if (calm.matches) panes[0].idle.markAll("done");
+  if (calm.matches) panes.forEach((pane) => pane.idle?.markAll("done"));
   else rehearse(0);
 }
 
-// Before the first film the picture of the plan fills up, unit after unit, and starts over.
+// The picture of a plan fills up, unit after unit, and starts over.
 function rehearse(made) {
   if (film.job) return;
-  const { idle } = panes[0];
-  idle.progress(made);
-  film.rehearsal = setTimeout(rehearse, Math.max(160, 1900 / idle.total), (made + 1) % (idle.total + 3));
+  const longest = Math.max(...panes.map((pane) => pane.idle?.total ?? 0));
+  panes.forEach((pane) => pane.idle?.progress(Math.floor((made * pane.idle.total) / longest)));
+  film.rehearsal = setTimeout(rehearse, Math.max(160, 1900 / longest), (made + 1) % (longest + 3));
 }
 
 // ---- the film's messages
 
 async function receive(job, head, body) {
   const pane = panes[head.pane];
+  if (pane && head.clock !== undefined && head.kind !== "clip") pane.tick(head.clock);
   if (head.kind === "clip") begin(head.panes);
   else if (head.kind === "unit") pane.startUnit(head);
   else if (head.kind === "step") pane.step(head);
   else if (head.kind === "done") pane.finishUnit(head);
-  else if (head.kind === "end") finish(head);
+  else if (head.kind === "end") endOne(head);
+  else if (head.kind === "over") conclude(head);
   else if (head.kind === "paint") {
     await pane.paint(head, body);
     if (job !== film.job) return;
@@ -55,26 +64,47 @@ async function receive(job, head, body) {
 
 function begin(clips) {
   makePanes(clips.length);
-  clips.forEach((clip, index) => panes[index].begin(clip));
+  const timeline = new Timeline(find("lanes"), find("longest"), clips);
+  clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index]));
+  film.clips = clips;
   film.frames = Math.max(...clips.map((clip) => clip.frames));
   film.fps = clips[0].fps;
   film.over = false;
+  find("timeline").hidden = false;
+  find("verdict").hidden = true;
   strip.replaceChildren(...Array.from({ length: film.frames }, () => document.createElement("i")));
   scrub.max = film.frames - 1;
   scrub.disabled = false;
   Object.assign(clock, { frame: 0, part: 0, waited: 0 });
   setPlaying(!calm.matches);
-  say(`Making ${panes[0].total} ${panes[0].total === 1 ? "unit" : "units"}.`);
+  if (clips.length > 1) say(`Making ${clips.length} films side by side.`);
+  else say(`Making ${panes[0].total} ${panes[0].total === 1 ? "unit" : "units"}.`);
 }
 
-function finish(head) {
+function endOne(head) {
   const pane = panes[head.pane];
   pane.end(head);
   film.over = panes.every((each) => each.over);
-  if (head.status === "done") say(`Done: ${pane.total === 1 ? "1 unit" : `${pane.total} units`} in ${head.seconds.toFixed(1)} seconds.`);
-  else if (head.status === "failed") say(head.message);
-  else if (pane.made) say(`Stopped after ${pane.made} of ${pane.total} units. What was made stays here.`);
-  else say("Stopped.");
+  if (head.status === "done" && panes.length === 1) {
+    say(`Done: ${pane.total === 1 ? "1 unit" : `${pane.total} units`} in ${head.seconds.toFixed(1)} seconds.`);
+  }
+  wake();
+}
+
+function conclude({ status: how, message, summary }) {
+  panes.forEach((pane) => pane.end({ status: "stopped" }));
+  film.over = true;
+  film.summary = summary;
+  if (summary.contenders.length) {
+    fillVerdict(find("verdict table"), summary);
+    find("link").href = linkTo(film.clips);
+    find("verdict").hidden = false;
+  }
+  const made = summary.contenders.reduce((sum, contender) => sum + contender.units.length, 0);
+  const total = summary.contenders.reduce((sum, contender) => sum + contender.units_total, 0);
+  if (how === "failed") say(message);
+  else if (how === "stopped") say(made ? `Stopped after ${made} of ${total} units. What was made stays here.` : "Stopped.");
+  else if (panes.length > 1) say(verdictSentence(summary));
   wake();
 }
 
@@ -129,7 +159,7 @@ function playOn(passed) {
 // ---- what is on the screen
 
 function show() {
-  panes.forEach((pane) => pane.show(clock.frame));
+  panes.forEach((pane, index) => pane.show(clock.frame, panes[(index + view.swapped) % panes.length]));
   if (Number(scrub.value) !== clock.frame) scrub.value = clock.frame;
   const text = `${clock.frame + 1} / ${film.frames}`;
   if (time.textContent !== text) {
@@ -146,6 +176,24 @@ function markStrip(frame) {
 
 function say(text) {
   status.textContent = text;
+}
+
+// Every place shows the film of the next one, for as long as a key or button is held.
+function swap(swapped) {
+  if (view.swapped === swapped || panes.length < 2) return;
+  view.swapped = swapped;
+  if (film.frames) show();
+}
+
+// Magnifies the same spot of every film: x and y in percent.
+function magnify(zoom, x = view.x, y = view.y) {
+  const within = (value) => Math.max(0, Math.min(100, value));
+  Object.assign(view, { zoom, x: within(x), y: within(y) });
+  const style = find("panes").style;
+  style.setProperty("--zoom", zoom);
+  style.setProperty("--spot", `${view.x.toFixed(1)}% ${view.y.toFixed(1)}%`);
+  find("zoom").textContent = zoom === 1 ? "1:1" : `${zoom}×`;
+  find("zoom").dataset.zoom = zoom;
 }
 
 // ---- controls
@@ -177,15 +225,46 @@ const KEYS = {
   ArrowRight: () => seek(clock.frame + 1),
   Home: () => seek(0),
   End: () => seek(film.frames - 1),
+  f: () => swap(true),
+  z: () => magnify(ZOOMS[(ZOOMS.indexOf(view.zoom) + 1) % ZOOMS.length]),
+  p: () => present(true),
 };
+const SPOTS = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] };
 
 element.addEventListener("keydown", (event) => {
-  const { target, key } = event;
-  const own = target.tagName === "SELECT" || (target.tagName === "BUTTON" && key === " ");
-  if (own || !KEYS[key] || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { target } = event, key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const own = target.tagName === "SELECT" || target.type === "text" || (target.tagName === "BUTTON" && key === " ");
+  if (own || event.ctrlKey || event.metaKey || event.altKey) return;
+  const spot = event.shiftKey && SPOTS[key];
+  const action = spot ? () => magnify(view.zoom, view.x + spot[0], view.y + spot[1]) : podium.keys()[key] ?? KEYS[key];
+  if (!action) return;
   event.preventDefault();
-  KEYS[key]();
+  action();
 });
+element.addEventListener("keyup", (event) => event.key.toLowerCase() === "f" && swap(false));
+element.addEventListener("focusout", (event) => element.contains(event.relatedTarget) || swap(false));
+find("panes").addEventListener("pointermove", (event) => {
+  const screen = event.target.closest(".va-screen");
+  if (!screen || view.zoom === 1) return;
+  const box = screen.getBoundingClientRect();
+  magnify(view.zoom, (100 * (event.clientX - box.left)) / box.width, (100 * (event.clientY - box.top)) / box.height);
+});
+find("zoom").onclick = KEYS.z;
+find("flip").onpointerdown = () => swap(true);
+for (const name of ["pointerup", "pointerleave", "pointercancel"]) find("flip").addEventListener(name, () => swap(false));
+find("flip").onkeydown = (event) => [" ", "Enter"].includes(event.key) && swap(true);
+find("flip").onkeyup = () => swap(false);
+find("present").onclick = () => present(true);
+find("json").onclick = () => download("videoar-timings.json", film.summary);
+find("copy-link").onclick = async () => {
+  const link = find("link").href;
+  try {
+    await navigator.clipboard.writeText(link);
+    say("The link is on the clipboard.");
+  } catch {
+    say(link);
+  }
+};
 playButton.onclick = togglePlaying;
 find("back").onclick = () => seek(clock.frame - 1);
 find("forward").onclick = () => seek(clock.frame + 1);
@@ -199,8 +278,13 @@ loopButton.onclick = () => {
 // ---- what the page says
 
 makePanes(1);
-rest(props.plans[0]);
-document.addEventListener("videoar:plan", (event) => rest(event.detail));
+rest();
+for (const [name, field] of [["plan", "choice"], ["contenders", "contenders"], ["mode", "mode"]]) {
+  document.addEventListener("videoar:" + name, (event) => {
+    film[field] = event.detail;
+    rest();
+  });
+}
 watch("value", () => {
   const value = props.value;
   if (!value || !value.job || value.job === film.job) return;

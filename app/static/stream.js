@@ -23,7 +23,7 @@ async function* readMessages(stream) {
   }
 }
 
-// Calls onMessage(head, body) for every message of a job, once each and in order, across reconnects, until its `end`
+// Calls onMessage(head, body) for every message of a job, once each and in order, across reconnects, until its `over`
 // message; onLost(sentence) if that never comes. Returns a function that stops following.
 function followJob(job, onMessage, onLost) {
   const abort = new AbortController();
@@ -40,7 +40,7 @@ function followJob(job, onMessage, onLost) {
       if (head.seq === undefined || head.seq < next) continue;
       await onMessage(head, body);
       next = head.seq + 1;
-      if (head.kind === "end") over = true;
+      if (head.kind === "over") over = true;
     }
     if (!over) throw new Error("the stream ended early");
   }

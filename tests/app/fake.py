@@ -62,7 +62,7 @@ def film_of(seed: int) -> np.ndarray:
     return np.asarray(frames).astype(np.uint8)
 
 
-def generate(model: FakeModel, request: Request) -> Iterator[Event]:
+def generate(model: FakeModel, request: Request, overlap: bool = True) -> Iterator[Event]:
     """The events of a film of stripes. A prompt with "fail" in it fails at its third unit."""
     settings, began = resolve(model, request), time.perf_counter()
     plan, total, steps = settings.plan, len(settings.plan.units), len(settings.sigmas)
@@ -88,7 +88,7 @@ def generate(model: FakeModel, request: Request) -> Iterator[Event]:
             shown = complete
         first = first or time.perf_counter() - began
         parts = [model.unit_seconds * share * (1 + 0.2 * np.sin(index)) for share in (0.7, 0.1, 0.2)]
-        yield UnitDecoded(index, total, tuple(made), *parts)
+        yield UnitDecoded(index, total, tuple(made), *parts, cache_bytes=1000 * index)
     yield ClipFinished(settings.seed, total, time.perf_counter() - began, first, video)
 
 

@@ -26,7 +26,7 @@ def test_the_messages_of_a_film_repaint_it(device, plan, tmp_path):
     from videoar.generate import ClipFinished, generate
 
     request = Request("a ball", plan=plan, seed=5)
-    sent = list(device.film(request))
+    sent = list(device.run([request]))
     true = next(event for event in generate(device.model(), request) if isinstance(event, ClipFinished)).video
     shown = film_so_far(sent)
     assert shown.shape == true.shape
@@ -39,7 +39,7 @@ def test_the_messages_of_a_film_repaint_it(device, plan, tmp_path):
 
 
 def test_a_film_can_be_stopped(device):
-    film = device.film(Request("a ball", plan="frame", seed=5))
+    film = device.run([Request("a ball", plan="frame", seed=5)])
     kinds = []
     for head, _ in film:
         kinds.append(head["kind"])
@@ -51,7 +51,7 @@ def test_a_film_can_be_stopped(device):
 
 def test_a_plan_that_does_not_fit_is_refused(device):
     with pytest.raises(ValueError, match="fewer cubes"):
-        device.film(Request("a ball", plan="cube:9x1x1"))
+        device.run([Request("a ball", plan="cube:9x1x1")])
 
 
 def test_a_full_engine_says_that_it_is_busy():
@@ -59,8 +59,8 @@ def test_a_full_engine_says_that_it_is_busy():
 
     device = EngineDevice(make_model, lambda model: Engine(model, active=1, waiting=0))
     device.start()
-    films = [device.film(Request("a ball", seed=1))]
+    films = [device.run([Request("a ball", seed=1)])]
     with pytest.raises(ValueError, match="server is busy"):
-        device.film(Request("a ball", seed=2))
+        device.run([Request("a ball", seed=2)])
     films[0].stop()
     device.close()

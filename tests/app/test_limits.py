@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from app.limits import MOST_STEPS, read_request
+from app.limits import MOST_STEPS, read_requests
 
 GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
 NUMBERS_THAT_ARE_NONE = [True, float("nan"), float("inf"), -1, 1.5, "4", "", [4], {}, 10**400]
 
 
 def request(**changes):
-    return read_request(**(GOOD | changes))
+    asked = GOOD | changes
+    contender = {"plan": asked.pop("plan"), "steps": asked.pop("steps")}
+    (made,) = read_requests(contenders=[contender], **asked)
+    return made
+
+
+def contenders(value):
+    return read_requests("a ball", value, 7, False)
 
 
 def test_a_good_request():
@@ -76,3 +83,27 @@ def test_too_many_units():
 def test_randomise_is_a_yes_or_no(randomise):
     with pytest.raises(ValueError, match="randomise"):
         request(randomise=randomise)
+
+
+def test_contenders_share_prompt_and_seed():
+    asked = [{"plan": "cube"}, {"plan": "frame:2", "steps": 3.0, "window": 4, "guidance": 2}, {"plan": "full"}]
+    made = read_requests("a ball", asked, None, False)
+    assert len({request.seed for request in made}) == 1
+    assert [request.plan for request in made] == ["cube:2x2x2", "frame:2", "full"]
+    assert (made[1].steps, made[1].window, made[1].guidance_scale) == (3, 4, 2.0)
+    assert (made[0].steps, made[0].window, made[0].guidance_scale) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "cube", [], {}, [{"plan": "cube"}] * 6, ["cube"], [None], [{}], [{"plan": "cube", "seed": 3}]]
+)
+def test_bad_contenders(value):
+    with pytest.raises(ValueError, match=r"contender|plan"):
+        contenders(value)
+
+
+@pytest.mark.parametrize("name", ["steps", "window", "guidance"])
+@pytest.mark.parametrize("number", [True, float("nan"), float("inf"), -1, "4", [4], 10**400])
+def test_bad_numbers_of_contenders(name, number):
+    with pytest.raises(ValueError, match=name):
+        contenders([{"plan": "cube"}, {"plan": "frame", name: number}])

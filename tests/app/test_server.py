@@ -57,7 +57,7 @@ def client(server) -> Client:
 def test_the_endpoint_gives_job_status_seed_film_and_settings(client):
     player, seed, film, settings = generate(client)
     assert player["status"] == "done"
-    assert player["units"] == 8
+    assert len(player["summary"]["contenders"][0]["units"]) == 8
     assert seed == 7
     assert read_settings(film) == settings
     assert settings["prompt"] == "a ball"
@@ -66,9 +66,54 @@ def test_the_endpoint_gives_job_status_seed_film_and_settings(client):
     assert np.abs(pictures.astype(float) - film_of(7)).mean() < 6
 
 
-def test_only_one_endpoint_is_public(client):
+CONTENDERS = [{"plan": "cube"}, {"plan": "frame:2", "steps": 2}, {"plan": "full"}]
+
+
+def test_a_comparison_gives_its_figures_and_all_films(server, client):
+    player, seed, films = client.predict("a ball", CONTENDERS, 7, False, api_name="/compare")
+    assert (player["status"], seed) == ("done", 7)
+    figures = player["summary"]["contenders"]
+    assert [c["label"] for c in figures] == [
+        "Cubes 2×2×2 · 4 steps",
+        "Chunks of 2 frames · 2 steps",
+        "All at once · 4 steps",
+    ]
+    assert [len(c["units"]) for c in figures] == [8, 4, 1]
+    for film, figure in zip(films, figures, strict=True):
+        assert np.abs(read_video(film)[0].astype(float) - film_of(7)).mean() < 6
+        settings = read_settings(film)
+        assert figure["settings"].items() <= settings.items()
+        assert settings["device_seconds"] == figure["device_s"]
+    run = [head for head, _ in unpack(stream(server, player["job"]))]
+    assert run[0]["kind"] == "clip"
+    assert (run[-1]["kind"], run[-1]["summary"]) == ("over", player["summary"])
+    assert [head["at"] for head in run] == sorted(head["at"] for head in run)
+    assert len(json.dumps(player["summary"])) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("contenders", "says"),
+    [
+        ([], "contenders"),
+        ([{"plan": "cube"}] * 6, "1 to 5 contenders"),
+        ([{"plan": "cube"}, {"plan": "pyramid"}], "nknown plan"),
+        ([{"plan": "cube"}, {"plan": "frame", "steps": 2.5}], "steps"),
+        ([{"plan": "cube"}, {"plan": "frame", "window": -1}], "window"),
+        ([{"plan": "cube"}, {"plan": "frame", "guidance": True}], "guidance"),
+        ([{"plan": "cube"}, {"plan": "cube:9x1x1"}], "fewer cubes"),
+        ("cube", "contenders"),
+        (None, "contenders"),
+        ([7], "contender"),
+    ],
+)
+def test_contenders_that_cannot_be_get_a_sentence(client, contenders, says):
+    with pytest.raises(AppError, match=says):
+        client.predict("a ball", contenders, 7, False, api_name="/compare")
+
+
+def test_only_two_endpoints_are_public(client):
     info = client.view_api(return_format="dict")
-    assert list(info["named_endpoints"]) == ["/generate"]
+    assert list(info["named_endpoints"]) == ["/generate", "/compare"]
     assert not info["unnamed_endpoints"]
     names = [parameter["parameter_name"] for parameter in info["named_endpoints"]["/generate"]["parameters"]]
     assert names == list(GOOD)

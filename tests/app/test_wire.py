@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.plans import choices
+from app.plans import choices, plan_picture
 from app.replay import film_so_far
-from app.wire import messages, pack, plan_picture, unpack
-from videoar.events import ClipFailed
+from app.wire import messages, pack, unpack
 from videoar.plan import Grid, PlanSpec
+from videoar.race import race
 from videoar.request import Request
 from videoar.video import read_settings
 
@@ -23,7 +23,7 @@ PLANS = [choice["value"] for choice in choices()]
 
 
 def film(plan: str = "cube", seed: int = 3):
-    return list(messages(generate(FakeModel(), Request("a ball", plan=plan, seed=seed)), "stripes"))
+    return list(messages(race(FakeModel(), [Request("a ball", plan=plan, seed=seed)], generate)))
 
 
 def test_pack_and_unpack_are_inverse():
@@ -50,7 +50,7 @@ def test_a_film_in_messages(plan):
     for head, body in sent:
         if head["kind"] == "paint":
             assert sum(head["sizes"]) == len(body)
-            x, y, width, height = head["at"]
+            x, y, width, height = head["area"]
             picture = Image.open(io.BytesIO(body[: head["sizes"][0]]))
             assert picture.width <= width
             assert picture.height <= height
@@ -68,14 +68,17 @@ def test_replaying_the_messages_gives_the_film(plan):
     assert np.abs(shown.astype(float) - true).mean() < 4
 
 
-def test_replaying_the_beginning_keeps_the_frames_that_are_whole():
+def test_replaying_the_beginning_keeps_what_is_painted():
     sent = film("cube")
     parts = [index for index, (head, _) in enumerate(sent) if head["kind"] == "done"]
-    assert film_so_far(sent[: parts[2]]) is None  # three quarters of every frame
+    three = film_so_far(sent[: parts[2] + 1])  # of the four cubes of the first half
+    assert len(three) == 13
+    assert three[:, :64].any(axis=(1, 2, 3)).all()
+    assert not three[:, 64:, 64:].any()
     half = film_so_far(sent[: parts[3] + 1])
-    assert half is not None
-    assert len(half) == 13
-    assert len(film_so_far(sent[: parts[5]])) == 13
+    assert np.abs(half.astype(float) - film_of(3)[:13]).mean() < 4
+    assert len(film_so_far(sent[: parts[5]])) == 29  # the rest is held
+    assert film_so_far(sent[:1]) is None
     assert film_so_far([]) is None
 
 
@@ -90,10 +93,14 @@ def test_the_file_holds_its_settings(tmp_path):
 
 
 def test_a_failure_is_the_last_message():
-    sent = list(messages(generate(FakeModel(), Request("fail"))))
-    assert sent[-1][0] == {"kind": "end", "pane": 0, "status": "failed", "message": sent[-1][0]["message"]}
-    assert "memory" in sent[-1][0]["message"]
-    assert next(iter(messages([ClipFailed("no")])))[0]["message"] == "no"
+    sent = list(messages(race(FakeModel(), [Request("fail")], generate)))
+    assert sent[-1][0] | {"clock": 0} == {
+        "kind": "end",
+        "pane": 0,
+        "clock": 0,
+        "status": "failed",
+        "message": "The device is out of memory: choose a smaller size.",
+    }
 
 
 def test_large_seeds_keep_their_digits():

@@ -120,6 +120,17 @@ def test_a_film_comes_back_from_the_other_process(fake, api):
     assert next(seconds for call, seconds in api.calls if call == "schedule") < 30
 
 
+def test_a_comparison_is_one_call(fake, api):
+    before = api.count("schedule")
+    contenders = [{"plan": "cube"}, {"plan": "frame"}]
+    player, _, films = fake.predict("a ball", contenders, 7, False, api_name="/compare")
+    assert player["status"] == "done"
+    assert [len(contender["units"]) for contender in player["summary"]["contenders"]] == [8, 8]
+    for film in films:
+        assert np.abs(read_video(film)[0].astype(float) - film_of(7)).mean() < 6
+    assert api.count("schedule") == before + 1
+
+
 def test_what_does_not_fit_the_model_is_refused_before_a_gpu_is_asked_for(fake, api):
     before = api.count("schedule")
     with pytest.raises(AppError, match="fewer cubes"):

@@ -23,15 +23,42 @@ _SHOWS = """([prompt, phase, units]) => {
 
 
 def ask(page, prompt: str | None = None, plan: str = "cube", seed: int | None = 7) -> None:
-    """Fills in the form. Without a prompt it takes one that no film had before, so that films can be told apart."""
+    """Fills in the form for one film."""
+    page.get_by_role("tab", name="One film").click()
+    fill(page, prompt, seed)
+    page.check(f".va-choices input[value={plan}]", force=True)
+
+
+def fill(page, prompt: str | None, seed: int | None) -> None:
+    """Prompt and seed. Without a prompt it takes one that no film had before, so that films can be told apart."""
     prompt = f"ball number {next(_numbers)}" if prompt is None else prompt
     page.asked = prompt[:500]
     page.fill("#va-prompt textarea", prompt)
-    page.check(f".va-choices input[value={plan}]", force=True)
     drawn = page.get_by_label("New seed each time")
     drawn.set_checked(seed is None)
     if seed is not None:
         page.get_by_label("Seed", exact=True).fill(str(seed))
+
+
+def race(page, prompt: str | None = None, seed: int = 7) -> None:
+    """Fills in the form and presses Compare, with the contenders that are there."""
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_selector(".va-contenders li")
+    fill(page, prompt, seed)
+    page.click("#va-race")
+
+
+def wait_for_race(page) -> None:
+    """Waits until the comparison that was asked for last is done, figures and files included."""
+    page.wait_for_function(
+        """prompt => {
+          const panes = [...document.querySelectorAll('.va-pane')];
+          const mine = pane => pane.querySelector('canvas').getAttribute('aria-label') === 'Film: ' + prompt;
+          return panes.length > 1 && panes.every(pane => mine(pane) && pane.dataset.phase === 'done')
+            && !document.querySelector('.va-verdict').hidden && document.querySelector('#va-files a[download]');
+        }""",
+        arg=page.asked,
+    )
 
 
 def generate(page, **asked) -> None:

@@ -163,32 +163,3 @@ def test_a_job_that_is_gone_is_explained(page, shared):
     page.wait_for_function("document.querySelector('.va-status').textContent.includes('no longer')")
     wait_for_settings(page, "404")  # made all the same
     shared[1].clear()  # the browser itself reports the 404
-
-
-def test_several_panes_run_on_one_clock(page, shot):
-    """The player is ready for comparisons: two films in one stream."""
-    from app.wire import messages, pack
-    from tests.app.fake import FakeModel
-    from tests.app.fake import generate as events
-    from videoar.request import Request
-
-    films = [
-        list(messages(events(FakeModel(), Request("a ball", plan=plan, seed=seed)), plan, pane))
-        for pane, (plan, seed) in enumerate([("cube", 7), ("frame", 8)])
-    ]
-    clip = {"kind": "clip", "panes": [film[0][0]["panes"][0] for film in films]}
-    mixed = [(clip, b"")] + [message for pair in zip(films[0][1:], films[1][1:], strict=False) for message in pair]
-    mixed = [message for message in mixed if message[0]["kind"] not in ("film", "end")]
-    mixed += [({"kind": "end", "pane": pane, "status": "done", "seconds": 1.0}, b"") for pane in (0, 1)]
-    body = b"".join(pack(head | {"seq": number}, data) for number, (head, data) in enumerate(mixed))
-
-    page.route(
-        "**/gradio_api/units/**", lambda route: route.fulfill(body=body, content_type="application/octet-stream")
-    )
-    generate(page)
-    page.wait_for_function("document.querySelectorAll('.va-pane[data-phase=done]').length === 2")
-    seek(page, 9)
-    for pane, seed in enumerate((7, 8)):
-        shown = picture(page, pane)[..., :3].astype(float)
-        assert np.abs(shown - film_of(seed)[9]).mean() < 4
-    shot(page, "two-panes")

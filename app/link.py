@@ -1,0 +1,41 @@
+"""Reads the settings that a link carries: `?prompt=...&seed=7&units=cube:2x2x2+steps:8&units=frame:1+window:4`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.limits import read_requests
+
+_NUMBERS = ("steps", "window", "guidance")
+
+
+def read_link(prompt: str | None, seed: str | None, units: list[str]) -> dict[str, Any] | None:
+    """What a link's parameters come to: prompt, seed (None: a new one) and contenders; None for a link without any.
+
+    units: a plan for each film, with its numbers behind it. Raises ValueError with a sentence for what cannot be made.
+    """
+    if prompt is None and seed is None and not units:
+        return None
+    contenders = [_contender(text) for text in units]
+    kept = None
+    if seed is not None:
+        if not seed.isascii() or not seed.isdigit() or len(seed) > 20:
+            raise ValueError("the seed in the link is not a whole number")
+        kept = int(seed)
+    # The same checks as for a click; a link without a prompt keeps the one that is there.
+    asked = read_requests("a" if prompt is None else prompt, contenders or [{"plan": "cube"}], kept, False)
+    return {"prompt": None if prompt is None else asked[0].prompt, "seed": kept, "contenders": contenders}
+
+
+def _contender(text: str) -> dict[str, Any]:
+    plan, *numbers = text[:600].split()[:9] or [""]
+    contender: dict[str, Any] = {"plan": plan}
+    for number in numbers:
+        name, _, value = number.partition(":")
+        if name not in _NUMBERS:
+            raise ValueError(f"a link's units have steps, window and guidance, not {name[:20]!r}")
+        try:
+            contender[name] = float(value)
+        except ValueError:
+            raise ValueError(f"the {name} in the link is not a number") from None
+    return contender
