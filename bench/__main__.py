@@ -1,12 +1,18 @@
-"""`python -m bench builtin | long | media | plans`."""
+"""`python -m bench builtin | gpu | long | media | plans`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import builtin, long, media, plans
+from . import builtin, gpu, long, media, plans
 
-NAMES = {"builtin": builtin.main, "long": long.main, "media": media.main, "plans": plans.main}
+NAMES = {
+    "builtin": builtin.main,
+    "gpu": gpu.main,
+    "long": long.main,
+    "media": media.main,
+    "plans": plans.main,
+}
 
 
 def main(argv: list[str]) -> int:

@@ -41,8 +41,9 @@ def choose_kernel(transformer: torch.nn.Module, device: torch.device, dtype: tor
         return "bmm"  # _attend_cpu_bf16
     name = next((k for k in _FAST_KERNELS if device.type == "cuda" and agrees(k, shape, device, dtype)), None)
     for module in transformer.modules():
-        if hasattr(module, "processor"):
-            module.processor._attention_backend = name and AttentionBackendName(name)
+        processor: Any = getattr(module, "processor", None)
+        if processor is not None:
+            processor._attention_backend = name and AttentionBackendName(name)
     return name or "sdpa"
 
 
