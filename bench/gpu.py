@@ -298,9 +298,9 @@ _COLUMNS = (
     ("TFLOP", "cost_tflop"),
     ("TFLOP/s", "achieved_tflop_per_s"),
 )
-_HEADER = f"{'plan':26}" + "".join(f"{title:>{max(9, len(title) + 2)}}" for title, _ in _COLUMNS) + "  x full"
+_HEADER = f"{'plan':26}" + "".join(f"{title:>{max(10, len(title) + 2)}}" for title, _ in _COLUMNS) + "  x full"
 
 
 def _row(label: str, row: dict[str, Any], full: dict[str, Any]) -> str:
-    cells = "".join(f"{row[key]:>{max(9, len(title) + 2)}.4g}" for title, key in _COLUMNS)
+    cells = "".join(f"{row[key]:>{max(10, len(title) + 2)}.3g}" for title, key in _COLUMNS)
     return f"{label:26}{cells}{full['diffusion_s'] / row['diffusion_s']:>8.1f}"
