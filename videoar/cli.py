@@ -1,4 +1,4 @@
-"""The command line: `python -m videoar generate "a red ball bounces"`, `info`, `import`, `evaluate`."""
+"""The command line: `python -m videoar generate "a red ball bounces"`, `compare`, `info`, `import`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .compare import add_compare
+
     parser = argparse.ArgumentParser(prog="videoar", description="Text to video, unit after unit.")
     parser.add_argument("--version", action="version", version=f"videoar {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -95,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--quiet", action="store_true", help="no progress bar")
     add_model_options(generate)
+
+    add_compare(commands)
 
     info = commands.add_parser("info", help="show what a model is and how it wants to be used")
     info.set_defaults(run=_info)
@@ -194,7 +198,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         storyboard=scenes[1:],
         **{name: getattr(arguments, name) for name in names},
     )
-    out = _target(arguments.out, arguments.no_overwrite)
+    out = target(arguments.out, arguments.no_overwrite)
     source = arguments.continue_from
     if source is not None and not Path(source).is_file():
         raise ValueError(f"there is no file {_short(source)} to continue from")
@@ -204,13 +208,14 @@ def _generate(arguments: argparse.Namespace) -> int:
     return _make(model, request, out, arguments.quiet, source)
 
 
-def _target(text: str, no_overwrite: bool) -> Path:
-    """Where the clip goes. Raises ValueError if it or its settings cannot be written there."""
+def target(text: str, no_overwrite: bool, suffixes: Sequence[str] = (".mp4",)) -> Path:
+    """Where the clip goes, a file with such a suffix. Raises ValueError if it or its settings cannot be written."""
     out = Path(text)
     if not out.name or out.name == "..":
         raise ValueError(f"--out names an MP4 file, for example clip.mp4, not {_short(text)}")
-    if out.suffix.lower() != ".mp4":
-        raise ValueError(f"the clip is an MP4: call it {_short(str(out.with_suffix('.mp4')))}")
+    if out.suffix.lower() not in suffixes:
+        kinds = " or ".join(suffix[1:].upper() for suffix in suffixes)
+        raise ValueError(f"the clip is an {kinds}: call it {_short(str(out.with_suffix('.mp4')))}")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise ValueError(f"there is no writable folder {_short(str(out.parent))}")
     for file in (out, out.with_suffix(".json")):
@@ -262,7 +267,7 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
             writer.write(picture)
         report |= {"continued_from": Path(source).name, "given_frames": writer.frames}
     bar = tqdm(total=total and total * started.steps, disable=quiet, unit="step", dynamic_ncols=True, leave=False)
-    with _first_ctrl_c_asks() as asked:
+    with first_ctrl_c_asks() as asked:
         try:
             for event in events:
                 if isinstance(event, StepDone):
@@ -326,7 +331,7 @@ def _finish(writer: Mp4Writer, started: ClipStarted, report: dict[str, Any]) -> 
 
 
 @contextmanager
-def _first_ctrl_c_asks() -> Iterator[list[int]]:
+def first_ctrl_c_asks() -> Iterator[list[int]]:
     """Notes the first Ctrl-C, so that the step in flight and the file are finished; the second one interrupts."""
     asked: list[int] = []
 
