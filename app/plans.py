@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 from videoar.events import ClipStarted
-from videoar.plan import Grid, Plan, PlanSpec
+from videoar.plan import Grid, Plan, PlanSpec, runs
 
 # The built-in model's token grid; for other models the proportions of the little pictures still tell the story.
 _GRID = Grid(8, 8, 8)
@@ -84,15 +83,6 @@ def plan_picture(plan: Plan) -> dict[str, Any]:
         scale = plan.scales[unit.level]
         rows = [min(row * scale, plan.grid.H) for row in unit.rows]
         cols = [min(col * scale, plan.grid.W) for col in unit.cols]
-        box = {"level": unit.level, "runs": _runs(unit.frames), "rows": rows, "cols": cols}
+        box = {"level": unit.level, "runs": [list(run) for run in runs(unit.frames)], "rows": rows, "cols": cols}
         units.append(box | {"tokens": unit.size()})
     return {"grid": list(plan.grid), "scales": list(plan.scales), "units": units}
-
-
-def _runs(frames: tuple[int, ...]) -> list[list[int]]:
-    """Half-open ranges of neighbouring numbers: (0, 1, 4) becomes [[0, 2], [4, 5]]."""
-    ranges = []
-    for _, group in groupby(enumerate(frames), key=lambda pair: pair[1] - pair[0]):
-        run = [frame for _, frame in group]
-        ranges.append([run[0], run[-1] + 1])
-    return ranges

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from videoar.plan import latent_count
 from videoar.playworld import Thing, World, caption, render, sample_world
 
 from .presets import Preset
@@ -162,7 +163,7 @@ def make_video_shard(
         captions.append(video.caption)
     # A shard of nothing is written too: those after it are read only where none is missing.
     side = (preset.size // 8, (preset.width or preset.size) // 8)
-    nothing = torch.empty(0, preset.codec.z_dim, (preset.frames - 1) // 4 + 1, *side).half()
+    nothing = torch.empty(0, preset.codec.z_dim, latent_count(preset.frames), *side).half()
     embeddings = [trim(text([c])[0]) for c in captions]
     pool.write(index, torch.cat([nothing, *latents]), embeddings, captions=captions)
     return skipped

@@ -20,7 +20,7 @@ from videoar.checkpoint import Model
 from videoar.codec import TinyCodec
 from videoar.decoder import WanCodec
 from videoar.generate import ClipFinished, Request, generate
-from videoar.plan import Grid, PlanSpec
+from videoar.plan import Grid, PlanSpec, latent_count
 from videoar.playworld import caption, example_prompts
 from videoar.sheet import contact_sheet
 from videoar.text import TextEncoder
@@ -130,7 +130,7 @@ class Workshop:
 
     def grid(self) -> Grid:
         p, patch = self.preset, self.preset.transformer.patch
-        return Grid((p.frames - 1) // 4 + 1, p.size // 8 // patch, (p.width or p.size) // 8 // patch)
+        return Grid(latent_count(p.frames), p.size // 8 // patch, (p.width or p.size) // 8 // patch)
 
     def new_transformer(self) -> VideoARTransformer3DModel:
         t = self.preset.transformer

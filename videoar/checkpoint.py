@@ -15,7 +15,7 @@ from .attention import choose_kernel
 from .decoder import StreamDecoder
 from .folders import find_folder, model_name
 from .memory import OFFLOADS, check_room, module_bytes
-from .plan import Grid, PlanSpec
+from .plan import Grid, PlanSpec, latent_count
 from .request import shown
 from .text import TextEncoder
 from .tiny_decoder import load_tiny_decoder
@@ -160,7 +160,7 @@ class Model:
             raise ValueError(f"height is a multiple of {step_y} and width of {step_x}, not {height} and {width}")
         if (frames - 1) % 4:
             raise ValueError(f"the number of frames is 1 + 4n, for example {frames - (frames - 1) % 4}, not {frames}")
-        return Grid((frames - 1) // 4 + 1, height // step_y, width // step_x)
+        return Grid(latent_count(frames), height // step_y, width // step_x)
 
 
 def load_model(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -57,6 +57,13 @@ def picture_range(first_latent: int, end_latent: int) -> tuple[int, int]:
     """Half-open range of pictures that latent frames [first, end) become."""
     first, end = (max(0, PICTURES_PER_LATENT * (f - 1) + 1) for f in (first_latent, end_latent))
     return first, end
+
+
+def runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as half-open ranges of neighbours: (0, 1, 4) becomes [(0, 2), (4, 5)]."""
+    starts = [n for i, n in enumerate(numbers) if i == 0 or numbers[i - 1] != n - 1]
+    stops = [n + 1 for i, n in enumerate(numbers) if i + 1 == len(numbers) or numbers[i + 1] != n + 1]
+    return list(zip(starts, stops, strict=True))
 
 
 def latent_count(pictures: int) -> int:

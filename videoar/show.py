@@ -16,7 +16,7 @@ import torch
 from .canvas import Canvas
 from .decoder import StreamDecoder
 from .events import Patch, UnitDecoded
-from .plan import PICTURES_PER_LATENT, Unit, picture_range
+from .plan import PICTURES_PER_LATENT, Unit, picture_range, runs
 from .stopwatch import Stopwatch
 
 # Latent frames in front of a region's preview that fill the decoder's memory.
@@ -110,7 +110,7 @@ class Showing:
         def work() -> list[Patch]:
             pictures = self.decoder.preview(latents)
             patches, used = [], 0
-            for start, stop in _runs(frames):
+            for start, stop in runs(frames):
                 first, end = picture_range(start, stop)
                 if starting and not used and start:
                     # A stream's first latent frame gives one picture only: the last one of its place.
@@ -156,10 +156,3 @@ class Showing:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(written)
             return self._decode(work)
-
-
-def _runs(frames: list[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as half-open ranges of successive ones."""
-    starts = [f for i, f in enumerate(frames) if i == 0 or frames[i - 1] != f - 1]
-    stops = [f + 1 for i, f in enumerate(frames) if i + 1 == len(frames) or frames[i + 1] != f + 1]
-    return list(zip(starts, stops, strict=True))

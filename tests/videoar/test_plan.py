@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoar.plan import Grid, PlanSpec, split
+from videoar.plan import Grid, PlanSpec, runs, split
 
 SPECS = ("frame", "frame:3", "key_detail:2", "key_detail:4", "cube", "cube:2x3x2", "scale:2", "scale:3", "full")
 
@@ -155,6 +155,12 @@ def test_an_endless_film_begins_like_a_long_one():
 def test_borders_are_where_no_frame_is_half_done(text, borders):
     plan = PlanSpec.parse(text).build(Grid(8, 4, 4), start=3)
     assert [k for k in range(len(plan.units)) if plan.is_border(k)] == borders
+
+
+def test_runs_of_neighbours():
+    assert runs((0, 1, 4)) == [(0, 2), (4, 5)]
+    assert runs([3]) == [(3, 4)]
+    assert runs(()) == []
 
 
 @pytest.mark.parametrize("text", SPECS)

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from ..playworld import Attributes, ThingAttributes
-from .detect import Seen, SeenThing
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..playworld import Attributes, ThingAttributes, parse_caption
+from .detect import Seen, SeenThing, detect
 from .motion import direction
 
 DIMENSIONS = ("scene", "color", "subject", "motion", "direction", "size", "camera", "all")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One attribute of a prompt: what was asked for, what was seen, whether they are the same."""
+
+    attribute: str
+    wanted: str
+    seen: str
+    right: bool
 
 
 def score(seen: Seen, wanted: Attributes) -> dict[str, bool | None]:
@@ -48,6 +62,24 @@ def match(
     crossed = _likeness(seen[1], wanted[0]) + _likeness(seen[0], wanted[1])
     order = (0, 1) if straight >= crossed else (1, 0)
     return [(seen[order[0]], wanted[0]), (seen[order[1]], wanted[1])]
+
+
+def verdict(video_THWC: np.ndarray, prompt: str, fps: float = 8) -> tuple[Verdict, ...]:
+    """What a clip shows of each thing that its prompt asks for; empty for a prompt that is not Playworld's."""
+    wanted = parse_caption(prompt)
+    if wanted is None:
+        return ()
+    seen = detect(video_THWC, things=len(wanted.things) or None, fps=fps)
+    rows = []
+    for s, w in match(seen.things, wanted.things):
+        for name in ("color", "subject", "motion"):
+            asked = getattr(w, name)
+            if asked is not None:
+                found = getattr(s, name, None)
+                rows.append(Verdict(name, asked, found or "nothing", found == asked))
+    if wanted.scene is not None:
+        rows.append(Verdict("scene", wanted.scene, seen.scene, seen.scene == wanted.scene))
+    return tuple(rows)
 
 
 def _likeness(seen: SeenThing, wanted: ThingAttributes) -> int:
