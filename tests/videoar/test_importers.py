@@ -171,7 +171,7 @@ def adapted(network, deltas):
 )
 def test_lora_files_are_merged(form, alpha, config, base, network, weights, tmp_path):
     factors, deltas = lora(network, form, alpha)
-    content = factors if form == "kohya" else {"generator_lora": factors}
+    content = factors if form == "kohya" else {"generator_lora": factors, "critic_lora": zeros(factors)}
     (tmp_path / "lora").mkdir()
     file = write(tmp_path / "lora" / ("a.safetensors" if form == "kohya" else "a.pt"), content)
     if config:
