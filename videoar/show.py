@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from .canvas import Canvas
 from .decoder import StreamDecoder
@@ -45,6 +46,7 @@ class Showing:
     ) -> None:
         self.decoder, self.canvas, self.scale, self.previews = decoder, canvas, scale, previews
         self._total, self._before = total, before
+        self._everything = (0, canvas.latents.shape[-2], 0, canvas.latents.shape[-1])
         self._shown = canvas.plan.start  # latent frames whose exact pixels are on their way
         self._origin = picture_range(0, canvas.plan.start)[1]  # pictures of what came before
         self._pool = ThreadPoolExecutor(1, "videoar-decode") if overlap else None
@@ -67,8 +69,9 @@ class Showing:
         left = [frame for frame in unit.frames if frame >= complete]
         if self.previews and left:
             box = self.canvas.box(unit)
-            whole = box == (0, self.canvas.latents.shape[-2], 0, self.canvas.latents.shape[-1])
-            work.append(self._preview_frames(left) if whole else self._preview_region(left, box))
+            whole = box == self._everything
+            coarser = self.canvas.plan.scales[unit.level]
+            work.append(self._preview_frames(left, coarser) if whole else self._preview_region(left, box))
         self._submit(index, work)
 
     def times(self, index: int, denoised: Stopwatch, cleaned: Stopwatch, cache_bytes: int) -> None:
@@ -102,13 +105,16 @@ class Showing:
 
         return work
 
-    def _preview_frames(self, frames: list[int]) -> Work:
-        """Whole frames ahead of the film: decoded as if they followed one another from where it is exact."""
+    def _preview_frames(self, frames: list[int], coarser: int = 1) -> Work:
+        """Whole frames ahead of the film: decoded as if they followed one another from where it is exact.
+
+        coarser: how much coarser in space than the film their level is; so much smaller are the pictures.
+        """
         latents = self.canvas.take(frames)
         starting = self._shown == 0
 
         def work() -> list[Patch]:
-            pictures = self.decoder.preview(latents)
+            pictures = _shrunk(self.decoder.preview(latents), self.scale * coarser // 2 if coarser > 1 else 1)
             patches, used = [], 0
             for start, stop in runs(frames):
                 first, end = picture_range(start, stop)
@@ -131,9 +137,8 @@ class Showing:
         return lambda: [self._patch(start, self.decoder.preview_region(filled, box, warm_up), box, preview=True)]
 
     def _patch(self, first: int, video_BTHWC: torch.Tensor, box=None, preview: bool = False) -> Patch:
-        frames = video_BTHWC[0].numpy()
-        y, x = (box[0] * self.scale, box[2] * self.scale) if box else (0, 0)
-        return Patch(first - self._origin, frames, x, y, frames.shape[2], frames.shape[1], preview)
+        y0, y1, x0, x1 = (side * self.scale for side in box or self._everything)
+        return Patch(first - self._origin, video_BTHWC[0].numpy(), x0, y0, x1 - x0, y1 - y0, preview)
 
     def _submit(self, index: int, work: list[Work]) -> None:
         if self._pool is None:
@@ -156,3 +161,16 @@ class Showing:
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(written)
             return self._decode(work)
+
+
+def _shrunk(video_BTHWC: torch.Tensor, factor: int) -> torch.Tensor:
+    """Pictures that are so many times smaller; each pixel is the mean of what it stands for.
+
+    What a decoder makes of an enlarged coarse latent repeats the inside of one block in all of them: a pattern that
+    means nothing and that disappears in the mean.
+    """
+    if factor == 1:
+        return video_BTHWC
+    height, width = (max(1, round(side / factor)) for side in video_BTHWC.shape[2:4])
+    small = F.interpolate(video_BTHWC[0].movedim(3, 1).float(), (height, width), mode="area")
+    return small.round().to(torch.uint8).movedim(1, 3).contiguous()[None]

@@ -250,6 +250,17 @@ def test_noise_belongs_to_the_place_not_to_the_plan():
     assert not noise._drawn
 
 
+def test_coarse_levels_are_shown_as_small_pictures_of_the_whole_frame(tiny_model):
+    events = list(generate(tiny_model, Request("a red ball", "scale:3", seed=1)))
+    patches = [event.patches[0] for event in events if isinstance(event, UnitDecoded)]
+    assert [(p.frames.shape, p.preview) for p in patches] == [
+        ((17, 4, 4, 3), True),
+        ((17, 8, 8, 3), True),
+        ((17, 64, 64, 3), False),
+    ]
+    assert {(p.x, p.y, p.width, p.height, p.first_frame) for p in patches} == {(0, 0, 64, 64, 0)}
+
+
 def test_lone_key_frames_are_shown_at_their_place(tiny_model):
     info = dataclasses.replace(INFO, frames=37)
     model = Model(tiny_model.transformer, tiny_model.vae, tiny_model.text, info)
