@@ -1,6 +1,8 @@
 """`python -m train STAGE`: text, linear, data, vae, base, causal, guidance, dmd, export, or `all` of them in order.
 
-Every stage resumes where it stopped. `adopt` takes the text encoder and the codec of a model folder (--init) instead.
+Every stage resumes where it stopped. Beside them: `adopt` takes the text encoder and the codec of a model folder
+(--init) instead of training them, `sample_base` makes clips with the base for `causal` to train on, `plan` says what a
+preset takes in memory and time.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scorers", choices=list(SCORERS), help="the fake scorers of `dmd` (default: both)")
     parser.add_argument("--data", type=Path, help="`data`: folder of videos and .txt captions, or a CSV list of both")
     parser.add_argument("--clips", type=int, help="`sample_base`: how many clips (default: the preset's)")
+    parser.add_argument("--fsdp", action="store_true", help="shard the trained networks among the processes")
+    parser.add_argument("--gpus", type=int, default=1, help="`plan`: how many GPUs")
+    parser.add_argument("--memory", type=float, default=80.0, help="`plan`: GiB of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
@@ -77,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
             args.scorers,
             args.data,
             args.clips,
+            args.fsdp,
+            args.gpus,
+            args.memory,
         )
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)

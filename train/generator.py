@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from videoar.plan import Grid, Plan, PlanSpec
 from videoar.text import TextEncoder
@@ -20,7 +22,7 @@ from .data import pad
 from .flow import Draw, Losses, Noise
 from .optim import learning_rate, make_optimizers, set_learning_rate
 from .presets import FlowPreset
-from .run import Average, Run, flatten_optimizer, restore_optimizer
+from .run import Average, Run, flatten_optimizer, placed_like, restore_optimizer, whole
 
 Row = dict[str, Any]
 
@@ -74,6 +76,7 @@ def train(
     seed: int = 0,
     save_every: int = 200,
     compiled: bool = False,
+    fsdp: bool = False,
     progress: Callable[[Row], None] = lambda row: None,
     on_save: Callable[[int, dict[str, torch.Tensor]], None] = lambda step, average: None,
 ) -> dict[str, torch.Tensor]:
@@ -83,26 +86,19 @@ def train(
     clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
     compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
     text: None where the source keeps the embeddings of its captions.
+    fsdp: shard every network among the processes (torch's fully_shard). Checkpoints hold whole tensors either way, so
+    that any number of processes can go on.
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
     accelerator = new_accelerator()
     device = accelerator.device
     model = method.trained["model"]
-    optimizers = {
-        name: make_optimizers(part, preset.optimizer, preset.weight_decay, preset.betas)
-        for name, part in method.trained.items()
-    }
-    every_optimizer = [o for part in optimizers.values() for o in part]
-    average = Average(model, preset.ema)
-    step = 0
-    if (saved := run.load()) is not None:
-        tensors, info = saved
-        step = info["step"]
+    saved = run.load()
+    tensors, info = saved or ({}, {"step": 0})
+    step = info["step"]
+    if saved:
         for name, part in method.trained.items():
             load_weights(part, tensors, name, run)
-        average.tensors = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
-        for i, optimizer in enumerate(every_optimizer):
-            restore_optimizer(optimizer, tensors, f"opt{i}")
     source.refresh()
     if not len(source):
         raise ValueError("there are no clips to train on; run `python -m train data` first")
@@ -110,12 +106,22 @@ def train(
         torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
         for network in method.uncached:
             compile_blocks(network)
-    method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
-    optimizers = {name: [accelerator.prepare(o) for o in part] for name, part in optimizers.items()}
-    every_optimizer = [o for part in optimizers.values() for o in part]
-    for network in method.frozen:
+    for network in [*method.parts.values(), *method.frozen]:
         network.to(device)
-    average.tensors = {k: v.to(device) for k, v in average.tensors.items()}
+        if fsdp:
+            shard(network, preset)
+    optimizers = {
+        name: make_optimizers(part, preset.optimizer, preset.weight_decay, preset.betas)
+        for name, part in method.trained.items()
+    }
+    average = Average(model, preset.ema)
+    every_optimizer = [o for part in optimizers.values() for o in part]
+    if saved:
+        average.tensors = {k: placed_like(tensors[f"ema.{k}"], v) for k, v in average.tensors.items()}
+        for i, optimizer in enumerate(every_optimizer):
+            restore_optimizer(optimizer, tensors, f"opt{i}")
+    if not fsdp:
+        method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
 
     def embed(prompts: list[str]) -> torch.Tensor:
@@ -154,9 +160,10 @@ def train(
         tensors |= {f"ema.{k}": v for k, v in average.tensors.items()}
         for i, optimizer in enumerate(every_optimizer):
             tensors |= flatten_optimizer(optimizer.state_dict(), f"opt{i}")
+        tensors = {k: whole(v) for k, v in tensors.items()}  # every process has its shard to give
         if accelerator.is_main_process:
             run.save(step, tensors, {"clips": len(source), "seed": seed})
-            on_save(step, average.tensors)
+            on_save(step, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
         accelerator.wait_for_everyone()
 
     began, first = time.monotonic(), step
@@ -207,7 +214,7 @@ def train(
             run.log(**row)
             progress(row)
     save()
-    return average.tensors
+    return {k: whole(v) for k, v in average.tensors.items()}
 
 
 def load_weights(part: nn.Module, tensors: dict[str, torch.Tensor], name: str, run: Run) -> None:
@@ -220,9 +227,25 @@ def load_weights(part: nn.Module, tensors: dict[str, torch.Tensor], name: str, r
         ) from error
 
 
+def shard(network: nn.Module, preset: FlowPreset) -> None:
+    """Shard every transformer inside among the processes, block by block."""
+    if preset.optimizer != "adamw":
+        raise ValueError(
+            f"--fsdp trains with adamw; the preset's optimizer is {preset.optimizer}, which needs whole matrices"
+        )
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
+    for module in list(network.modules()):
+        if isinstance(module, VideoARTransformer3DModel) and not isinstance(module, FSDPModule):
+            for block in module.blocks:
+                fully_shard(block, mesh=mesh)
+            fully_shard(module, mesh=mesh)
+            register_fsdp_forward_method(module, "encode_text")
+
+
 def compile_blocks(network: nn.Module) -> None:
     """Compile the blocks of every transformer inside, one by one."""
     for module in network.modules():
         if isinstance(module, VideoARTransformer3DModel):
             for block in module.blocks:
-                block.compile()
+                block.compile(dynamic=False)  # shapes are few, and kernels for any shape take twice as long

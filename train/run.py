@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def flatten_optimizer(state: dict, prefix: str) -> dict[str, Tensor]:
@@ -26,11 +27,26 @@ def flatten_optimizer(state: dict, prefix: str) -> dict[str, Tensor]:
     }
 
 
+def whole(value: Tensor) -> Tensor:
+    """A sharded tensor put together (all processes must ask for it), any other as it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def placed_like(value: Tensor, reference: Tensor) -> Tensor:
+    """A tensor sharded, or moved to the device, as the reference is."""
+    if isinstance(reference, DTensor) and value.shape == reference.shape:
+        return distribute_tensor(value, reference.device_mesh, reference.placements)
+    return value.to(reference.device)
+
+
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix + "."):
             index, name = key[len(prefix) + 1 :].split(".", 1)
+            parameter = parameters[int(index)]
+            value = placed_like(value, parameter) if value.shape == parameter.shape else value
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

@@ -28,6 +28,7 @@ from videoar.transformer import VideoARTransformer3DModel
 
 from .data import NO_TEXT, SHARD, Pool, Stream, make_video_shard, sample_worlds, trim
 from .dmd import SCORERS, SymmetricDMD
+from .estimate import report
 from .export import RECORD, adopt, export, model_info
 from .flow import FlowTraining
 from .generator import Method, train
@@ -40,6 +41,7 @@ from .videos import find_videos
 
 Rows = Callable[[dict], None]
 
+LARGE_TEXT = 1024  # a text encoder as wide as this runs in bfloat16 on a GPU
 SAMPLED_AT_ONCE = 8
 SHEET_EVERY = 1000  # steps between two contact sheets of samples
 
@@ -60,6 +62,9 @@ class Workshop:
     scorers: str | None = None
     data: Path | None = None
     clips: int | None = None
+    fsdp: bool = False
+    gpus: int = 1
+    memory: float = 80.0  # GiB of one GPU
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
@@ -100,6 +105,8 @@ class Workshop:
         folder = self.need("text", self.folder("text") / "text_encoder").parent
         encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
         encoder = encoder.eval().requires_grad_(False)
+        if self.device.type == "cuda" and self.preset.text.width >= LARGE_TEXT:
+            encoder = encoder.to(torch.bfloat16)
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
 
@@ -152,6 +159,12 @@ class Workshop:
             spatial_embedding=t.spatial_embedding,
         )
 
+    def learns(self, network: VideoARTransformer3DModel) -> VideoARTransformer3DModel:
+        """The network, ready to be trained."""
+        if self.preset.transformer.recompute:
+            network.enable_gradient_checkpointing()
+        return network.train().requires_grad_(True)
+
     def scale_std(self) -> dict[int, float]:
         """Spread of area-averaged latents relative to the finest level, measured once from the data (see the scale
         plan).
@@ -177,6 +190,8 @@ def stage_text(w: Workshop, progress: Rows) -> None:
     folder = w.folder("text")
     if (folder / RECORD).exists():
         return  # adopted
+    if w.preset.pretrained:
+        raise ValueError(f"the parts of {w.preset.name} are pretrained: take them with `adopt --init FOLDER`")
     tokenizer = make_tokenizer(w.seed)
     torch.manual_seed(w.seed)
     encoder = make_encoder(w.preset.text, len(tokenizer))
@@ -285,6 +300,8 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
     preset = w.preset
     if (w.folder("vae") / RECORD).exists():
         return  # adopted
+    if w.preset.pretrained:
+        raise ValueError(f"the parts of {w.preset.name} are pretrained: take them with `adopt --init FOLDER`")
     if w.steps:
         preset = dataclasses.replace(preset, codec=dataclasses.replace(preset.codec, steps=w.steps))
     if preset.codec.kind == "wan":
@@ -325,6 +342,7 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         preset,
         w.seed,
         compiled=w.compiled,
+        fsdp=w.fsdp,
         progress=progress,
         on_save=on_save,
     )
@@ -334,9 +352,10 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
 
 
 def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:
+    if w.preset.playworld:
+        w.text()  # what is missing is said in the order of the stages
     transformer = w.new_transformer() if start is None else load_transformer(start)
-    transformer.train().requires_grad_(True)
-    w.text()  # what is missing is said in the order of the stages
+    w.learns(transformer)
     run_method(w, stage, FlowTraining(transformer, w.flow(stage), w.scale_std()), progress)
 
 
@@ -359,6 +378,11 @@ def draw_samples(w: Workshop, stage: str, text: TextEncoder, weights: dict[str, 
 
 
 def stage_base(w: Workshop, progress: Rows) -> None:
+    if w.preset.pretrained:
+        raise ValueError(
+            f"the base of {w.preset.name} is pretrained: its folder is the --init of `sample_base` and `causal`, "
+            "and the --teacher of `dmd`"
+        )
     run_flow(w, "base", w.init, progress)
 
 
@@ -380,13 +404,17 @@ def stage_dmd(w: Workshop, progress: Rows) -> None:
     start = w.init or w.need("causal", causal)
     teacher = w.teacher or w.folder("base") / "transformer"
     real = load_transformer(teacher if teacher.exists() or w.teacher else start)
-    generator, *fakes = (load_transformer(start).train().requires_grad_(True) for _ in (0, *SCORERS[preset.scorers]))
+    generator, *fakes = (w.learns(load_transformer(start)) for _ in (0, *SCORERS[preset.scorers]))
     method = SymmetricDMD(generator, real, dict(zip(SCORERS[preset.scorers], fakes, strict=True)), preset)
     run_method(w, "dmd", method, progress)
 
 
 def stage_export(w: Workshop, progress: Rows) -> None:
     export(w, w.out or w.folder("model"))
+
+
+def stage_plan(w: Workshop, progress: Rows) -> None:
+    print(report(w, w.gpus, w.memory))
 
 
 def stage_adopt(w: Workshop, progress: Rows) -> None:
@@ -406,4 +434,4 @@ STAGES: dict[str, Callable[[Workshop, Rows], None]] = {
     "dmd": stage_dmd,
     "export": stage_export,
 }
-APART = {"adopt": stage_adopt, "sample_base": stage_sample_base}  # what `all` leaves out
+APART = {"plan": stage_plan, "adopt": stage_adopt, "sample_base": stage_sample_base}  # what `all` leaves out

@@ -20,21 +20,21 @@ import sys
 from pathlib import Path
 from tests.train.test_processes import train
 
-train(Path(sys.argv[1]), batch=1)
+train(Path(sys.argv[1]), fsdp=sys.argv[2] == "fsdp", batch=1)
 """
 STAGES_TESTED = ("guidance", "dmd")
 
 
-def train(runs, **changes):
+def train(runs, fsdp=False, **changes):
     """Two steps of each stage, in this process."""
     changes = {"steps": 2, "optimizer": "adamw", "ema": 0.5, **changes}
     stages = {stage: dataclasses.replace(getattr(SMOKE, stage), **changes) for stage in STAGES_TESTED}
-    workshop = Workshop(dataclasses.replace(SMOKE, **stages), runs, threads=1)
+    workshop = Workshop(dataclasses.replace(SMOKE, **stages), runs, threads=1, fsdp=fsdp)
     for stage in STAGES_TESTED:
         STAGES[stage](workshop, lambda row: None)
 
 
-def train_in_two_processes(runs):
+def train_in_two_processes(runs, how):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -42,7 +42,7 @@ def train_in_two_processes(runs):
     started = []
     for rank in ("0", "1"):
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
-        command = [sys.executable, "-c", SCRIPT, str(runs)]
+        command = [sys.executable, "-c", SCRIPT, str(runs), how]
         started.append(subprocess.Popen(command, env={**environment, **ranks}, stderr=subprocess.PIPE, text=True))
     for process in started:
         errors = process.communicate(timeout=400)[1]
@@ -92,10 +92,12 @@ def float32(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_two_processes_or_two_passes_are_one_with_the_doubled_batch(fresh):
-    one, passes, processes = fresh("one"), fresh("passes"), fresh("processes")
+def test_two_passes_two_processes_and_two_shards_are_one_with_the_doubled_batch(fresh):
+    one, passes, processes, shards = (fresh(name) for name in ("one", "passes", "processes", "shards"))
     train(one, batch=2)
     train(passes, batch=1, accumulate=2)
     same(one, passes)
-    train_in_two_processes(processes)
+    train_in_two_processes(processes, "whole")
     same(one, processes)
+    train_in_two_processes(shards, "fsdp")
+    same(one, shards)

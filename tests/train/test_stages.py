@@ -131,6 +131,14 @@ def test_a_stage_before_its_input_says_what_to_run(tmp_path):
         STAGES["data"](workshop, quiet)
 
 
+def test_what_is_pretrained_is_not_trained(tmp_path, capsys):
+    from train.__main__ import main
+
+    for stage, hint in {"text": "adopt", "vae": "adopt", "base": "--teacher", "data": "--data"}.items():
+        assert main([stage, "--preset", "wan-1.3b", "--runs", str(tmp_path)]) == 2
+        assert hint in capsys.readouterr().err
+
+
 def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_checkpoint(prepared, tmp_path, monkeypatch):
     from train.flow import FlowMatching
 
