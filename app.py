@@ -19,11 +19,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {DEFAULT_PORT})")
     parser.add_argument("--model", help="model folder or hub id (default: the built-in model)")
     parser.add_argument("--device", help='torch device, such as "cpu" or "cuda" (default: the best there is)')
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32 on a CPU, else bfloat16)")
+    parser.add_argument("--offload", help="for small GPUs: text keeps the text encoder in CPU memory, blocks more")
+    parser.add_argument("--decoder", help="a tiny decoder (taew2_1) that makes all pixels, for speed")
+    parser.add_argument("--previewer", help="a tiny decoder that makes the previews")
     options = parser.parse_args(arguments)
+    chosen = {name: getattr(options, name) for name in ("dtype", "offload", "decoder", "previewer")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
 
     # On ZeroGPU there is no GPU to be found yet: the weights are put there all the same, and nothing can run.
     where = options.device or ("cuda" if ON_ZERO_GPU else None)
-    device = make_device(partial(load_model, options.model, where, warm_up=not ON_ZERO_GPU))
+    device = make_device(partial(load_model, options.model, where, warm_up=not ON_ZERO_GPU, **chosen))
     try:
         find_folder(options.model)  # said before there is a page that could not make films
         server = launch(device, options.host, options.port)

@@ -17,11 +17,14 @@ _MOST_FRAMES = 5
 _CLEARLY = 0.8
 
 
-def load_model(path: str | None = None, device: str | None = None, warm_up: bool = True) -> Any:
-    """The model in a folder or at a hub id (None: the built-in one) on a torch device (None: the best there is)."""
+def load_model(path: str | None = None, device: str | None = None, warm_up: bool = True, **options: Any) -> Any:
+    """The model in a folder or at a hub id (None: the built-in one) on a torch device (None: the best there is).
+
+    options: further ones of videoar.checkpoint.load_model.
+    """
     from videoar import checkpoint  # imports torch, which must come after `spaces`
 
-    model = checkpoint.load_model(path, device)
+    model = checkpoint.load_model(path, device, **options)
     if warm_up:
         try:
             _warm_up(model)

@@ -51,12 +51,12 @@ def choose_kernel(transformer: torch.nn.Module, device: torch.device, dtype: tor
 def agrees(kernel: str, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a kernel of diffusers' runs here and gives what PyTorch's own gives, within the rounding of dtype."""
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
     try:
+        q, k, v = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3))
         got = dispatch_attention_fn(q, k, v, backend=AttentionBackendName(kernel)).float()
-    except Exception:  # it is not installed, or wants another GPU, dtype or head size
+        expected = dispatch_attention_fn(q.float(), k.float(), v.float(), backend=AttentionBackendName.NATIVE)
+    except Exception:  # it is not installed, wants another GPU, dtype or head size, or the GPU is not there yet
         return False
-    expected = dispatch_attention_fn(q.float(), k.float(), v.float(), backend=AttentionBackendName.NATIVE)
     return bool((got - expected).abs().max() < 4 * torch.finfo(dtype).eps * expected.abs().max().clamp(min=1))
 
 

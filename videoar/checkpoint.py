@@ -20,7 +20,7 @@ from .request import shown
 from .text import TextEncoder
 from .tiny_decoder import load_tiny_decoder
 from .transformer import VideoARTransformer3DModel
-from .weights import empty_module, fill_part, kept_dtype, read_json, save_part, scrub, write_json
+from .weights import empty_module, fill_part, kept_dtype, parse_dtype, read_json, save_part, scrub, write_json
 
 # Which of our samplers is a pipeline's scheduler; any other flow model is integrated by Euler's method.
 _SAMPLERS = {"UniPCMultistepScheduler": "unipc", "FlowMatchEulerDiscreteScheduler": "euler"}
@@ -62,6 +62,11 @@ class ModelInfo:
             PlanSpec.parse(plan)
         if self.window is not None and self.sink >= self.window:
             raise ValueError(f"sink is smaller than window ({self.window}), of which it is a part, not {self.sink}")
+
+    def knows(self, plan: str) -> bool:
+        """Whether the checkpoint was trained for plans of this kind (of frames: in chunks of this size)."""
+        spec, trained = PlanSpec.parse(plan), [PlanSpec.parse(known) for known in self.plans]
+        return any(spec.kind == t.kind and (spec.kind != "frame" or spec.args == t.args) for t in trained)
 
     def level_std(self, levels: int) -> tuple[float, ...]:
         """The deviation of each level of a pyramid, coarsest first; 1 where the checkpoint does not say."""
@@ -166,7 +171,7 @@ class Model:
 def load_model(
     path_or_hub_id: str | Path | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
     offload: str = "none",
     decoder: str | Path | None = None,
@@ -189,7 +194,7 @@ def load_model(
         raise ValueError("compiled blocks cannot be offloaded: leave out one of the two")
     folder = find_folder(path_or_hub_id)
     device = _usable(device) if device is not None else _best_device()
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+    dtype = parse_dtype(dtype) or (torch.float32 if device.type == "cpu" else torch.bfloat16)
     info = read_info(folder, model_name(path_or_hub_id or folder))
     parts: dict[str, Any] = {}
     for part in ("transformer", "vae", "text_encoder"):

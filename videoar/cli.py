@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 
 if TYPE_CHECKING:
-    import torch
-
     from .checkpoint import Model
     from .events import ClipStarted
     from .request import Request
@@ -177,7 +175,7 @@ def load(arguments: argparse.Namespace) -> Model:
     return load_model(
         arguments.model,
         arguments.device,
-        _dtype(arguments.dtype),
+        arguments.dtype,
         offload=arguments.offload,
         decoder=arguments.decoder,
         compiled=arguments.compile,
@@ -259,6 +257,9 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
     # Bounded, as everything here: a film may have no end.
     report: dict[str, Any] = {"complete": False, "units_made": 0, "units": deque(maxlen=_MOST_UNITS)}
     report |= _machinery(model)
+    if not model.info.knows(plan := started.request.plan or ""):
+        trained = ", ".join(model.info.plans)
+        print(f"videoar: {model.info.name} was trained for {trained}: {plan} may look wrong", file=sys.stderr)
     if not quiet:
         device, dtype, attention = _machinery(model).values()
         print(f"{model.info.name}: {device}, {dtype}, attention {attention}", file=sys.stderr)
@@ -349,6 +350,7 @@ def first_ctrl_c_asks() -> Iterator[list[int]]:
 
 def _import(arguments: argparse.Namespace) -> int:
     from .importers import import_checkpoint
+    from .weights import parse_dtype
 
     changes = {name: getattr(arguments, name) for name in ("shift", "window", "sink")}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -359,20 +361,11 @@ def _import(arguments: argparse.Namespace) -> int:
             changes["timesteps"] = tuple(float(part) for part in arguments.timesteps.split(","))
         except ValueError:
             raise ValueError(f"--timesteps are numbers with commas between, not {arguments.timesteps[:80]!r}") from None
-    dtype = _dtype(arguments.dtype)
+    dtype = parse_dtype(arguments.dtype)
     recipe, loras = arguments.recipe, arguments.lora
     out = import_checkpoint(arguments.file, arguments.base, arguments.out, recipe, loras, dtype, **changes)
     print(f'{out}: try `python -m videoar generate "..." --model {out}`')
     return 0
-
-
-def _dtype(name: str | None) -> torch.dtype | None:
-    import torch
-
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name is not None and name not in kinds:
-        raise ValueError(f"--dtype is one of {', '.join(kinds)}, not {name!r}")
-    return kinds[name] if name else None
 
 
 def _machinery(model: Model) -> dict[str, str]:

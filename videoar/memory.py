@@ -18,7 +18,10 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cpu":
         return psutil.virtual_memory().available
     if device.type in ("cuda", "xpu"):
-        return getattr(torch, device.type).mem_get_info(device)[0]
+        try:
+            return getattr(torch, device.type).mem_get_info(device)[0]
+        except RuntimeError:  # a GPU that is lent later, film by film
+            return None
     return None
 
 

@@ -28,6 +28,14 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
+def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The type in which weights are held. Raises ValueError for names of others than these three."""
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if isinstance(name, str) and name not in known:
+        raise ValueError(f"dtype is one of {', '.join(known)}, not {shown(name)}")
+    return known[name] if isinstance(name, str) else name
+
+
 def load_part(folder: Path, cls: Any, config: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
     """A module with strictly checked weights. It is built without memory, the file's tensors become its parameters."""
     return fill_part(folder, empty_module(folder, cls, config), dtype)

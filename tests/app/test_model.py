@@ -13,7 +13,7 @@ from tests.videoar.tiny import make_model
 @pytest.fixture
 def tiny(monkeypatch):
     model = make_model()
-    monkeypatch.setattr("videoar.checkpoint.load_model", lambda path, device: model)
+    monkeypatch.setattr("videoar.checkpoint.load_model", lambda path, device, **options: options or model)
     threads = torch.get_num_threads()
     yield model
     torch.set_num_threads(threads)
@@ -63,3 +63,7 @@ def test_a_failing_warm_up_is_logged(tiny, monkeypatch, caplog):
 def test_without_a_warm_up_nothing_runs(tiny, monkeypatch):
     monkeypatch.setattr(model_module, "_warm_up", lambda model: pytest.fail("not wanted"))
     assert load_model(warm_up=False) is tiny
+
+
+def test_options_reach_the_library(tiny):
+    assert load_model(warm_up=False, offload="text", dtype="bfloat16") == {"offload": "text", "dtype": "bfloat16"}

@@ -302,6 +302,14 @@ def test_a_real_ctrl_c_keeps_the_first_cube(folder, tmp_path):
     assert re.search(r"stopped after \d of 8 units", output.decode())
 
 
+def test_a_plan_the_model_was_not_trained_for_runs_with_a_warning(folder, tmp_path, capsys):
+    assert run(folder, "a", "--out", str(tmp_path / "a.mp4"), "--plan", "frame:2", "--steps", "1") == 0
+    assert "tiny was trained for cube:2x2x2, frame:1, " in (said := capsys.readouterr().err)
+    assert "frame:2 may look wrong" in said
+    assert run(folder, "a", "--out", str(tmp_path / "a.mp4"), "--plan", "cube:1x2x2", "--steps", "1") == 0
+    assert "may look wrong" not in capsys.readouterr().err
+
+
 def test_info(folder, capsys):
     assert main(["info", "--model", folder, "--device", "cpu"]) == 0
     shown = json.loads(capsys.readouterr().out)
