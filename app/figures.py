@@ -80,14 +80,14 @@ def read_back(film: bytes, prompt: str) -> list[dict[str, Any]]:
 
     Empty for prompts that are not Playworld's.
     """
-    # Here, because it loads the whole library, for which the page need not wait.
-    from videoar.evaluate.score import verdict
-    from videoar.playworld import parse_caption
-    from videoar.video import read_video
-
-    if parse_caption(prompt) is None:
-        return []
     try:
+        # Here, because it loads the whole library, for which the page need not wait.
+        from videoar.evaluate.score import verdict
+        from videoar.playworld import parse_caption
+        from videoar.video import read_video
+
+        if parse_caption(prompt) is None:
+            return []
         with tempfile.TemporaryDirectory(prefix="videoar-") as folder:
             path = Path(folder) / "film.mp4"
             path.write_bytes(film)

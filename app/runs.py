@@ -110,9 +110,12 @@ class Runs:
         finally:
             job.stop()
 
-    def open_link(self, request: gr.Request) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """Fills in what the page's address asks for: prompt, seed, new seed or not, tab, plan, contenders."""
-        unchanged = (gr.skip(),) * 6
+    def open_link(self, request: gr.Request) -> tuple[Any, Any, Any, Any, Any]:
+        """Fills in what the page's address asks for: prompt, seed, new seed or not, tab, plan.
+
+        The contenders read the address themselves: their tab may not be there yet.
+        """
+        unchanged = (gr.skip(),) * 5
         try:
             link = _link(request)
         except ValueError as error:
@@ -127,7 +130,6 @@ class Runs:
             link["seed"] is None,
             gr.Tabs(selected="compare") if len(contenders) > 1 else gr.skip(),
             _choice(contenders[0]["plan"]) if len(contenders) == 1 else gr.skip(),
-            contenders if len(contenders) > 1 else gr.skip(),
         )
 
     def greet(self, request: gr.Request) -> tuple[Any, Any]:

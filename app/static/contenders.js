@@ -65,6 +65,14 @@ add.onclick = () => {
   const unused = props.offered.find((each) => !props.value.some((have) => have.plan === each.value));
   change([...props.value, { plan: (unused ?? props.offered[0]).value }]);
 };
+// "cube:2x2x2 steps:8 window:4", as links have it; the server checks it.
+function readLink(text) {
+  const [plan, ...numbers] = text.split(" ");
+  return { plan, ...Object.fromEntries(numbers.map((each) => each.split(":")).map(([name, value]) => [name, Number(value)])) };
+}
+
+const linked = new URLSearchParams(location.search).getAll("units").slice(0, MOST);
+if (linked.length >= FEWEST) props.value = linked.map(readLink);
 draw();
 watch("value", draw);
 // The player asks again when this tab is opened.

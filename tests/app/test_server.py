@@ -266,6 +266,11 @@ def test_a_model_that_does_not_load_is_explained(caplog):
         broken.close()
 
 
+def test_our_own_part_of_the_page_is_light():
+    static = Path(__file__).parents[2] / "app" / "static"
+    assert sum(path.stat().st_size for path in static.iterdir()) < 200_000
+
+
 def test_the_page_itself_asks_for_nothing_from_elsewhere(server):
     page = httpx.get(server.url).text
     assert "va-header" in page
