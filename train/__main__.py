@@ -48,7 +48,9 @@ def main(argv: list[str] | None = None) -> int:
         "--runs", type=Path, default=Path("runs"), help="folder of the stages' checkpoints (default: runs)"
     )
     parser.add_argument("--out", type=Path, help="model folder that `export` writes (default: RUNS/PRESET/model)")
-    parser.add_argument("--init", type=Path, help="model folder whose weights a stage starts from")
+    parser.add_argument(
+        "--init", type=Path, help="model folder whose weights a stage starts from, or the snapshot that `export` takes"
+    )
     parser.add_argument("--teacher", type=Path, help="model folder that is `dmd`'s real scorer (default: the base)")
     parser.add_argument("--scorers", choices=list(SCORERS), help="the fake scorers of `dmd` (default: both)")
     parser.add_argument("--data", type=Path, help="`data`: folder of videos and .txt captions, or a CSV list of both")
@@ -66,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.stage == "all" and args.steps is not None:
             raise ValueError("--steps is for a single stage; `all` takes the steps of its preset")
+        if args.stage == "all" and args.init is not None:
+            raise ValueError(
+                "--init is for a single stage; to begin `all` with the parts of a model, `adopt` them first"
+            )
         if args.out is not None:
             check_target(args.out)
         preset = get_preset(args.preset)

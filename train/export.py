@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from videoar.checkpoint import Model, ModelInfo, load_model, save_model
 from videoar.codec import TinyCodec
@@ -76,8 +77,11 @@ def export(workshop, out: Path) -> Path:
     if saved is None:
         raise ValueError(f"{w.folder(stage)} has no checkpoint yet; run `python -m train {stage}` first")
     tensors = saved[0]
-    transformer = w.new_transformer()
-    transformer.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
+    transformer, step = w.new_transformer(), saved[1]["step"]
+    average = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
+    if w.init is not None:  # one of the stage's snapshots
+        average, step = read_snapshot(w.init)
+    transformer.load_state_dict(average)
     codec = w.codec(finished=True)
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
@@ -91,7 +95,7 @@ def export(workshop, out: Path) -> Path:
             "command": f"python -m train all --preset {preset.name}",
             "seed": w.seed,
             "stage": stage,
-            "step": saved[1]["step"],
+            "step": step,
             "commit": commit(),
             "hardware": hardware(),
             "torch": torch.__version__,
@@ -112,6 +116,15 @@ def export(workshop, out: Path) -> Path:
     partial.rename(out)
     shutil.rmtree(old, ignore_errors=True)
     return out
+
+
+def read_snapshot(folder: Path) -> tuple[dict[str, torch.Tensor], int]:
+    """Weights and step of a snapshot. Raises ValueError for a folder that is none."""
+    number = folder.name.removeprefix("step-")
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    if not number.isdigit() or not weights.exists():
+        raise ValueError(f"{folder} is no snapshot; they are named like runs/PRESET/dmd/snapshots/step-000100")
+    return load_file(weights), int(number)
 
 
 def adopt(workshop, model_folder: Path) -> None:

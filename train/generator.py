@@ -74,7 +74,7 @@ def train(
     grid: Grid,
     preset: FlowPreset,
     seed: int = 0,
-    save_every: int = 200,
+    save_every: int | None = None,
     compiled: bool = False,
     fsdp: bool = False,
     progress: Callable[[Row], None] = lambda row: None,
@@ -90,6 +90,7 @@ def train(
     that any number of processes can go on.
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
+    save_every = save_every or preset.save_every
     accelerator = new_accelerator()
     device = accelerator.device
     model = method.trained["model"]

@@ -90,6 +90,7 @@ class FlowPreset:
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
     teacher_guidance: float = 0.0
+    save_every: int = 200
 
     def served(self) -> list[str]:
         """The plans of whole clips, in order: what a model trained so can be asked for."""
@@ -103,7 +104,7 @@ class DMDPreset(FlowPreset):
     The generator learns every `fake_updates`-th step, and not before the fakes have had `fakes_first` steps to learn
     what it makes. `scorers`: full, forward, backward or both. `real_guidance`: guidance scale of the real scorer, 1 for
     one whose guidance is distilled. `shift` warps the sigmas of the rollout (those of serving) and those at which
-    samples are scored.
+    samples are scored. Every save keeps a snapshot, because the last is not always the best.
     """
 
     lr: float = 2e-6
@@ -118,6 +119,7 @@ class DMDPreset(FlowPreset):
     fake_repeats: int = 1
     fakes_first: int = 0
     real_guidance: float = 4.0
+    save_every: int = 50
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,11 @@ class Preset:
     )
     dmd: DMDPreset = field(
         default_factory=lambda: DMDPreset(
-            steps=1000,
+            steps=400,
             batch=4,
             lr=2e-5,
             fake_lr=1e-4,
+            decay=0.5,
             warmup=20,
             fake_updates=2,
             fake_repeats=2,

@@ -330,6 +330,8 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
     text = w.text() if w.preset.playworld or source.no_text() is None else None  # a large one is not loaded for nothing
 
     def on_save(step: int, average: dict[str, torch.Tensor]) -> None:
+        if stage == "dmd":
+            write_transformer(w, average, folder / "snapshots" / f"step-{step:06d}")
         if text is not None and (step % SHEET_EVERY == 0 or step == preset.steps):
             draw_samples(w, stage, text, average, folder / f"samples-{step:06d}.png")
 
@@ -346,9 +348,13 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         progress=progress,
         on_save=on_save,
     )
+    write_transformer(w, average, folder / "transformer")
+
+
+def write_transformer(w: Workshop, weights: dict[str, torch.Tensor], folder: Path) -> None:
     network = w.new_transformer()
-    network.load_state_dict(average)
-    network.save_pretrained(folder / "transformer")
+    network.load_state_dict(weights)
+    network.save_pretrained(folder)
 
 
 def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:

@@ -46,6 +46,13 @@ def test_all_stages_make_a_folder_that_generates_every_plan(prepared, tmp_path):
     assert model.info.provenance["stage"] == "dmd"
     assert (model.info.sampler, model.info.steps, model.info.guidance_scale) == ("few_step", 4, 1.0)
     assert set(model.info.provenance["stages"]) == {"text", "vae", "base", "causal", "guidance", "dmd"}
+    snapshot = dataclasses.replace(workshop, init=workshop.folder("dmd") / "snapshots" / "step-000004")
+    run_stages(dataclasses.replace(snapshot, out=tmp_path / "snapshot"), "export")
+    again = load_model(tmp_path / "snapshot", device="cpu")
+    assert again.info.provenance["step"] == 4
+    assert all(map(torch.equal, model.transformer.parameters(), again.transformer.parameters()))
+    with pytest.raises(ValueError, match="is no snapshot"):
+        run_stages(dataclasses.replace(snapshot, init=tmp_path), "export")
     for plan in model.info.plans:
         last = list(generate(model, Request("a red ball rises", plan=plan, seed=1, steps=1)))[-1]
         assert isinstance(last, ClipFinished)
@@ -264,7 +271,10 @@ def test_export_never_replaces_a_folder_that_is_not_a_model(prepared, tmp_path, 
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("arguments", [["base", "--steps", "0"], ["all", "--steps", "5"], ["base", "--threads", "-1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["base", "--steps", "0"], ["all", "--steps", "5"], ["all", "--init", "x"], ["base", "--threads", "-1"]],
+)
 def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, tmp_path, capsys):
     from train.__main__ import main
 
