@@ -26,7 +26,8 @@ _HEADER = f"""
   {LOGO.read_text(encoding="utf-8")}
   <div>
     <h1>VideoAR</h1>
-    <p>A film is a block of time and space. Cut it into <strong>units</strong> and watch them arrive, one by one.</p>
+    <p>A film is a block of time and space. Cut it into <strong>units</strong> and watch them arrive, one by one.
+      <a href="gradio_api/how-it-works">How it works</a></p>
   </div>
 </header>
 """

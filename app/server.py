@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.device import Device
+from app.explain import explain_routes
 from app.hub import Hub
 from app.layout import build_app
 from app.player import LOGO, head
@@ -68,7 +69,7 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         head=head(),
         favicon_path=LOGO,
         # Before Gradio's own routes, of which the last one catches everything.
-        app_kwargs={"routes": job_routes(hub)},
+        app_kwargs={"routes": [*job_routes(hub), *explain_routes()]},
     )
     return Server(url, port, page, hub, device)
 

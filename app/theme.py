@@ -67,3 +67,16 @@ def theme() -> gr.themes.Base:
     return base.set(
         **colours, **sizes, block_shadow="none", button_large_text_weight="600", block_title_text_weight="600"
     )
+
+
+def css_variables() -> str:
+    """The colours as style rules, for pages beside Gradio's: light ones, and those of a page with the class `dark`."""
+    rules = []
+    for selector, index in ((":root", 0), (".dark", 1)):
+        values = (f"--{name.replace('_', '-')}: {colours[index]};" for name, colours in _COLOURS.items())
+        rules.append(f"{selector} {{ {' '.join(values)} --font: {', '.join(map(_quoted, SANS))}; }}")
+    return "\n".join(rules)
+
+
+def _quoted(family: str) -> str:
+    return f'"{family}"' if " " in family else family

@@ -183,7 +183,7 @@ def resolve(model: Model, request: Request) -> Settings:
         raise ValueError(f"the sink ({sink} latent frames) is part of the window ({window}): make it smaller")
     guidance = request.guidance_scale if request.guidance_scale is not None else info.guidance_scale
     step_y, step_x = model.multiples()
-    slab = _slab(spec, known_T, window, sink) if rolling and window else grid.T
+    slab = slab_length(spec, known_T, window, sink) if rolling and window else grid.T
     slab = min(slab, length or slab)
     frames = length and 4 * length - (0 if given else 3)
     for scene in request.storyboard:
@@ -236,7 +236,7 @@ def _sized(request: Request, frames: int, fps: float) -> Request:
     return request
 
 
-def _slab(spec: PlanSpec, known_T: int, window: int, sink: int) -> int:
+def slab_length(spec: PlanSpec, known_T: int, window: int, sink: int) -> int:
     """After how many latent frames the plan repeats, so that context and unit in flight share the window (section 3.4).
 
     A unit takes at most half of the window and of what the model knows, and leaves one frame that is not the sink.

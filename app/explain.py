@@ -1,0 +1,133 @@
+"""The page "How it works": any plan drawn unit by unit, beside what each unit may attend to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from app.limits import MOST_UNITS
+from app.plans import plan_picture
+from app.player import LOGO
+from app.theme import css_variables
+from videoar.cache import KVCache
+from videoar.plan import Grid, Plan, PlanSpec
+from videoar.request import slab_length
+
+_STATIC = Path(__file__).parent / "static"
+_MOST_FRAMES, _MOST_SIDE = 32, 16
+_DEFAULTS = {"frames": 8, "rows": 4, "columns": 4}
+
+
+def explain_routes() -> list[Route]:
+    """The page and its figures, under /gradio_api/ because everything else belongs to Gradio's page on a Space."""
+    page = _page()
+
+    def show(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    def plan(request: Request) -> Response:
+        try:
+            return JSONResponse(read_plan(request.query_params))
+        except ValueError as error:
+            # Not as a failure of the request: half-typed numbers are part of trying out.
+            return JSONResponse({"error": str(error)})
+
+    return [Route("/gradio_api/how-it-works", show), Route("/gradio_api/plan", plan)]
+
+
+def read_plan(asked: Mapping[str, str]) -> dict[str, Any]:
+    """The figures of the plan that the parameters of an address ask for. Raises ValueError with a sentence.
+
+    plan: such as "cube:2x2x2"; frames, rows, columns: of the token grid; window, sink: see `videoar.request.Request`.
+    """
+    spec = PlanSpec.parse(asked.get("plan", "cube"))
+    most = {"frames": _MOST_FRAMES, "rows": _MOST_SIDE, "columns": _MOST_SIDE}
+    grid = Grid(*(_whole(name, asked.get(name, str(_DEFAULTS[name])), 1, limit) for name, limit in most.items()))
+    window = _whole("window", asked["window"], 1, 10_000) if asked.get("window") else None
+    sink = _whole("sink", asked["sink"], 0, 10_000) if asked.get("sink") else 0
+    if sink and window is None:
+        raise ValueError("a sink needs a window, without which nothing is forgotten")
+    if window is not None and sink >= window:
+        raise ValueError(f"the sink ({sink} latent frames) is part of the window ({window}): make it smaller")
+    units = math.prod(spec.args) if spec.kind == "cube" else 1
+    if units <= MOST_UNITS:
+        drawn = explained(spec, grid, window, sink)
+        units = len(drawn["units"])
+        if units <= MOST_UNITS:
+            return drawn
+    raise ValueError(f"{spec} cuts this film into {units} units: choose at most {MOST_UNITS}, which can still be drawn")
+
+
+def explained(spec: PlanSpec, grid: Grid, window: int | None = None, sink: int = 0) -> dict[str, Any]:
+    """A film's plan as boxes, as `plan_picture` draws it, and its mask. Raises ValueError if the plan does not fit.
+
+    mask[k][j]: the share of unit j's tokens, j <= k, that unit k attends to. until[j][i]: the first unit that no longer
+    sees unit j's i-th frame, frames[j][i]; None if all later ones do. attended[k]: tokens that unit k attends to, its
+    own included. A film that is longer than its window repeats the plan, slab after slab.
+    """
+    rolling = window is not None and window < grid.T
+    slab = min(grid.T, slab_length(spec, grid.T, window, sink)) if rolling and window is not None else grid.T
+    spec.build(Grid(slab, grid.H, grid.W))  # the slabs themselves are fitted to what is left of a film
+    plans = list(spec.slabs(grid, slab))
+    pictures = [plan_picture(plan) for plan in plans]
+    units = [unit for plan in plans for unit in plan.units]
+    return {
+        "plan": str(spec),
+        "grid": list(grid),
+        "scales": list(plans[0].scales),
+        "units": [unit for picture in pictures for unit in picture["units"]],
+        "frames": [list(unit.frames) for unit in units],
+        "slabs": len(plans),
+        **_mask(plans, window, sink),
+    }
+
+
+def _mask(plans: Iterable[Plan], window: int | None, sink: int) -> dict[str, list]:
+    """What is attended to, found out by sending the plan's tokens through a cache as small as can be."""
+    cache = KVCache(1, 1, 1, 1, window=window, sink=sink, relative=False)
+    until: list[dict[int, int | None]] = []
+    mask, attended, sizes = [], [], list[int]()
+    for plan in plans:
+        for unit in plan.units:
+            k, positions_N3 = len(until), plan.positions(unit)
+            cache.open(positions_N3)
+            held = set(cache.frames)
+            for lives in until:
+                lives.update({t: k for t, end in lives.items() if end is None and t not in held})
+            until.append(dict.fromkeys(unit.frames))
+            sizes.append(unit.size())
+            shares = [sum(end is None for end in lives.values()) / len(lives) for lives in until]
+            empty_BNHD = torch.zeros(1, unit.size(), 1, 1)
+            cache.extend(0, empty_BNHD, empty_BNHD, empty_BNHD)
+            cache.commit()
+            assert cache.length == round(sum(s * n for s, n in zip(shares, sizes, strict=True))), (
+                "the cache holds others"
+            )
+            mask.append([round(share, 4) for share in shares])
+            attended.append(cache.length)
+    return {"mask": mask, "attended": attended, "until": [list(lives.values()) for lives in until]}
+
+
+def _whole(name: str, text: str, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not low <= int(text) <= high:
+        raise ValueError(f"{name} is a whole number from {low} to {high}")
+    return int(text)
+
+
+def _page() -> str:
+    """The page as one file: it needs no other but its figures."""
+
+    def read(name: str) -> str:
+        return (_STATIC / name).read_text(encoding="utf-8")
+
+    style = f"{css_variables()}\n{read('style.css')}\n{read('explain.css')}"
+    script = f"{read('block.js')}\n{read('explain.js')}"
+    page = read("explain.html").replace("<!-- logo -->", LOGO.read_text(encoding="utf-8"))
+    return page.replace("/* style */", style).replace("/* script */", script)
