@@ -181,29 +181,40 @@ def pad(texts: list[Tensor], length: int) -> Tensor:
 
 
 class Stream:
-    """Clips rendered and encoded in the training loop, for a GPU; the interface of `Pool`."""
+    """Clips rendered and encoded when they are first drawn, and kept in the device's memory; the interface of `Pool`."""
 
     def __init__(self, preset: Preset, codec, device, seed: int = 0):
         self.preset, self.codec, self.device, self.seed = preset, codec, device, seed
+        self.kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return self.preset.pool_clips
 
     def refresh(self, most: int | None = None) -> None:
-        """Nothing to refresh: every step has clips of its own."""
+        """Nothing to refresh: clip i depends on the seed and i alone."""
 
     def no_text(self) -> None:
         """No embeddings are kept: captions are written anew for every step."""
 
+    def world(self, index: int) -> World:
+        return sample_worlds(1, f"stream-{self.seed}-{index}")[0]
+
     @torch.no_grad()
     def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
         rng = random.Random(f"stream-{self.seed}-{step}")
-        worlds = sample_worlds(size * parts, f"stream-{self.seed}-{step}")
-        prompts = [caption(w, rng) for w in worlds][part * size : (part + 1) * size]
+        picks = [rng.randrange(len(self)) for _ in range(size * parts)]
+        worlds = [self.world(i) for i in picks]
+        own = slice(part * size, (part + 1) * size)
+        prompts = [caption(w, rng) for w in worlds][own]
         if not latents:
             return Batch(None, prompts)
-        p, own, encoded = self.preset, worlds[part * size : (part + 1) * size], []
-        for i in range(0, size, 64):
-            video = render(own[i : i + 64], frames=p.frames, size=p.size, fps=p.fps, device=self.device)
-            encoded.append(self.codec.encode(to_model_range(video)))
-        return Batch(torch.cat(encoded), prompts)
+        p = self.preset
+        missing = {i: w for i, w in zip(picks[own], worlds[own], strict=True) if i not in self.kept}
+        for first in range(0, len(missing), 64):
+            indices = list(missing)[first : first + 64]
+            drawn = [missing[i] for i in indices]
+            video = render(drawn, frames=p.frames, size=p.size, fps=p.fps, device=self.device)
+            # Clones: a view would keep the whole chunk alive.
+            latents_of = self.codec.encode(to_model_range(video)).half().unbind(0)
+            self.kept.update((i, z.clone()) for i, z in zip(indices, latents_of, strict=True))
+        return Batch(torch.stack([self.kept[i] for i in picks[own]]).float(), prompts)

@@ -228,6 +228,7 @@ CPU = Preset(name="builtin-cpu")
 GPU = Preset(
     name="builtin-gpu",
     render_on_device=True,
+    pool_clips=60_000,  # 4 GB of latents
     text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
     codec=CodecPreset(kind="wan", z_dim=16, steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
     transformer=TransformerPreset(width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
