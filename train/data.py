@@ -181,7 +181,7 @@ def pad(texts: list[Tensor], length: int) -> Tensor:
 
 
 class Stream:
-    """Clips rendered and encoded when they are first drawn, and kept in the device's memory; the interface of `Pool`."""
+    """Clips rendered and encoded when first drawn, then kept in the device's memory; the interface of `Pool`."""
 
     def __init__(self, preset: Preset, codec, device, seed: int = 0):
         self.preset, self.codec, self.device, self.seed = preset, codec, device, seed
