@@ -111,7 +111,7 @@ def build_app(runs: Runs) -> gr.Blocks:
         )
         for tab, mode in ((one, "film"), (several, "compare")):
             tab.select(None, None, None, js=_say_mode(mode), **private)
-        page.load(runs.open_link, None, [prompt, seed, randomise, tabs, plan], queue=False, **private)
+        page.load(runs.open_link, None, [prompt, seed, randomise, tabs, plan], **private)
         page.load(runs.greet, None, [model, steps], queue=False, **private)
         page.unload(runs.leave)
     page.queue(max_size=_MOST_WAITING, api_open=False, default_concurrency_limit=4)

@@ -41,7 +41,7 @@ def contender_list() -> gr.HTML:
     item = {"type": "object", "properties": {"plan": {"type": "string"}} | fields, "required": ["plan"]}
     schema = {"type": "array", "items": item, "description": "two to five contenders, each with a plan"}
     value = [{"plan": "cube:2x2x2"}, {"plan": "frame:1"}]
-    return _component("contenders", ("block.js", "contenders.js"), schema, value=value, offered=offered())
+    return _component("contenders", ("block.js", "contenders.js"), schema, value=value, usual=value, offered=offered())
 
 
 def settings_list() -> gr.HTML:

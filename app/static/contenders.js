@@ -19,6 +19,7 @@ const known = (plan) => props.offered.find((each) => each.value === plan);
 const nameOf = (contender) => known(contender.plan)?.name ?? contender.plan;
 
 function change(contenders) {
+  touched = true;
   props.value = contenders;
   draw();
 }
@@ -72,8 +73,15 @@ function readLink(text) {
 }
 
 const linked = new URLSearchParams(location.search).getAll("units").slice(0, MOST);
-if (linked.length >= FEWEST) props.value = linked.map(readLink);
-draw();
-watch("value", draw);
+let touched = false;
+
+// Takes the link's contenders for the usual ones, which Gradio may set again while it builds the page.
+function settle() {
+  const usual = JSON.stringify(props.value) === JSON.stringify(props.usual);
+  if (usual && !touched && linked.length >= FEWEST) props.value = linked.map(readLink);
+  draw();
+}
+settle();
+watch("value", settle);
 // The player asks again when this tab is opened.
 document.addEventListener("videoar:mode", ({ detail }) => detail === "compare" && draw());

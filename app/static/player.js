@@ -194,6 +194,7 @@ function magnify(zoom, x = view.x, y = view.y) {
   style.setProperty("--spot", `${view.x.toFixed(1)}% ${view.y.toFixed(1)}%`);
   find("zoom").textContent = zoom === 1 ? "1:1" : `${zoom}×`;
   find("zoom").dataset.zoom = zoom;
+  find("zoom").setAttribute("aria-label", `${find("zoom").textContent}, magnify`);
 }
 
 // ---- controls

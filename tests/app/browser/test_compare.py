@@ -106,8 +106,8 @@ def test_the_same_spot_is_magnified_in_all_films(page):
     def sheets():
         return page.evaluate(
             """[...document.querySelectorAll('.va-sheet')].map(sheet => {
-              const { transform, transformOrigin } = getComputedStyle(sheet);
-              return [transform, transformOrigin];
+              const style = getComputedStyle(sheet);
+              return [style.transform, style.getPropertyValue('--spot')];
             })"""
         )
 
