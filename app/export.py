@@ -1,18 +1,74 @@
-"""The film of a run: its panes side by side, made of the messages that the player got."""
+"""A run to take home: the file that replays it, and a film of its panes side by side, as downloads of the page."""
 
 from __future__ import annotations
 
 import io
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from app.hub import Hub, Job
+from app.recording import SUFFIX, save_recording
 from app.wire import Message
 from videoar.events import Patch
-from videoar.montage import Montage
+from videoar.montage import SUFFIXES, Montage
 from videoar.takes import Begun, Done, Ended, Moment, Take
+
+_LONGEST_RACE_S = 30.0
+_PATIENCE_S = 20.0
+
+
+def export_routes(hub: Hub) -> list[Route]:
+    """`/gradio_api/units/{job}/run.videoar`, and `film.mp4`, `film.gif` or `film.webp` with an optional `sync`."""
+    drawing = threading.Semaphore()  # one film at a time: drawing takes a core
+
+    def export(request: Request) -> Response:
+        name, suffix = request.path_params["name"], Path(request.path_params["name"]).suffix
+        job = hub.get(request.path_params["job"])
+        if job is None or name not in (f"run{SUFFIX}", *(f"film{known}" for known in SUFFIXES)):
+            return JSONResponse({"error": "there is no such file"}, 404)
+        try:
+            if suffix == SUFFIX:
+                data = _recording(job)
+            elif drawing.acquire(timeout=_PATIENCE_S):
+                try:
+                    data = _film(job, suffix, request.query_params.get("sync", "device"))
+                finally:
+                    drawing.release()
+            else:
+                return JSONResponse({"error": "other films are being drawn: try again in a minute"}, 503)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 409)
+        headers = {"Content-Disposition": f'attachment; filename="videoar-{name}"', "Cache-Control": "no-store"}
+        return Response(data, media_type="application/octet-stream", headers=headers)
+
+    return [Route("/gradio_api/units/{job}/{name}", export, methods=["GET"])]
+
+
+def _recording(job: Job) -> bytes:
+    file = io.BytesIO()
+    save_recording(file, job.messages(), job.films)
+    return file.getvalue()
+
+
+def _film(job: Job, suffix: str, sync: str) -> bytes:
+    messages = job.messages()
+    if not messages or messages[-1][0]["kind"] != "over":
+        raise ValueError("the run is not over yet")
+    # A long race is shown faster: nobody watches a film of minutes, and drawing it would take as long.
+    speed = max(1.0, max(head.get("at" if sync == "real" else "clock", 0.0) for head, _ in messages) / _LONGEST_RACE_S)
+    with tempfile.TemporaryDirectory(prefix="videoar-") as folder:
+        path = Path(folder) / f"film{suffix}"
+        montage(messages, sync, round(speed, 1)).write(path)
+        return path.read_bytes()
 
 
 def montage(messages: Sequence[Message], sync: str = "device", speed: float = 1.0) -> Montage:

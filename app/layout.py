@@ -10,11 +10,13 @@ import gradio as gr
 
 from app.limits import MOST_STEPS
 from app.player import LOGO, contender_list, settings_list, unit_picker, unit_player
+from app.recording import SUFFIX
 from app.runs import Runs
 from videoar import playworld
 from videoar.request import LONGEST_PROMPT
 
 _CONCURRENT_FILMS = 2
+_CONCURRENT_REPLAYS = 8  # which only wait most of the time
 _MOST_WAITING = 24
 _EXAMPLES = 6
 _SPELLING = {"colors": "colours"}
@@ -67,6 +69,8 @@ def build_app(runs: Runs) -> gr.Blocks:
                 model = gr.HTML("Loading the model.", apply_default_css=False, elem_id="va-model")
                 with gr.Accordion("What the built-in model understands", open=False, elem_id="va-guide"):
                     gr.HTML(_guide(), apply_default_css=False)
+                with gr.Accordion("Replay a saved run", open=False, elem_id="va-replay"):
+                    saved = gr.File(label="A .videoar file", file_types=[SUFFIX], height=110, elem_id="va-saved")
             with gr.Column(scale=7, min_width=300, elem_id="va-stage"):
                 player = unit_player()
                 with gr.Row(visible=False, elem_id="va-film") as finished:
@@ -89,15 +93,21 @@ def build_app(runs: Runs) -> gr.Blocks:
         comparing = race.click(
             runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
         )
+        replaying = saved.upload(
+            runs.replay, saved, [player, films], trigger_mode="once", concurrency_limit=_CONCURRENT_REPLAYS, **private
+        )
         rows = [finished, all_finished]
         making.success(lambda: (gr.Row(visible=True), gr.Row(visible=False)), None, rows, queue=False, **private)
-        comparing.success(lambda: (gr.Row(visible=False), gr.Row(visible=True)), None, rows, queue=False, **private)
+        for several_made in (comparing, replaying):
+            several_made.success(
+                lambda: (gr.Row(visible=False), gr.Row(visible=True)), None, rows, queue=False, **private
+            )
         stopping = gr.on(
             [stop.click, stop_all.click],
             runs.stop,
             None,
             [player, film, settings, films],
-            cancels=[making, comparing],
+            cancels=[making, comparing, replaying],
             concurrency_limit=None,
             **private,
         )

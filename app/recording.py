@@ -21,6 +21,7 @@ from PIL import Image
 
 from app.wire import Message
 from videoar.events import MOST_CONTENDERS
+from videoar.plan import PlanSpec
 
 SUFFIX = ".videoar"
 _FORMAT, _VERSION = "videoar run", 1
@@ -133,8 +134,8 @@ def _read(archive: zipfile.ZipFile) -> Recording:
     messages = [(head, b"".join(_read_pictures(archive, head))) for head in heads]
     kept: dict[int, tuple[bytes, dict[str, Any]]] = {}
     for pane, settings in films.items():
-        if pane not in map(str, range(panes)) or not isinstance(settings, dict):
-            raise ValueError(f"the file has a film of contender {str(pane)[:20]!r}, which the run does not have")
+        if pane not in map(str, range(panes)) or not _are_settings(settings):
+            raise ValueError(f"the file has a film of contender {str(pane)[:20]!r} that does not belong to the run")
         kept[int(pane)] = archive.read(f"films/{pane}.mp4"), settings
     return Recording(messages, kept)
 
@@ -215,8 +216,15 @@ def _are_panes(panes: Any) -> bool:
     )
 
 
-def _dictionary(value: Any) -> bool:
-    return isinstance(value, dict)
+def _are_settings(value: Any) -> bool:
+    """What the figures and the names of files are made of; the rest is only shown."""
+    if not isinstance(value, dict) or not _whole(value.get("frames"), 1) or not _whole(value.get("steps"), 1):
+        return False
+    try:
+        PlanSpec.parse(value.get("plan"))  # type: ignore[arg-type]
+    except ValueError:
+        return False
+    return True
 
 
 _PANE: dict[str, Callable[[Any], bool]] = {
@@ -224,7 +232,7 @@ _PANE: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("width", "height"), lambda value: _whole(value, 1, _LARGEST_SIDE)),
     "frames": lambda value: _whole(value, 1),
     "fps": lambda value: _number(value, 0.01, 1000),
-    "settings": _dictionary,
+    "settings": _are_settings,
     "plan": _is_plan,
 }
 _ANY: dict[str, Callable[[Any], bool]] = {"seq": _whole, "at": lambda value: _number(value, 0, _LONGEST_RUN_S)}
@@ -242,5 +250,8 @@ _FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "cache": _whole,
     },
     "end": _OF_A_PANE | {"status": _text},
-    "over": {"status": _text, "summary": _dictionary},
+    "over": {
+        "status": lambda value: value in ("done", "stopped", "failed"),
+        "summary": lambda value: isinstance(value, dict),
+    },
 }

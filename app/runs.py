@@ -22,6 +22,7 @@ from app.figures import Figures, read_back
 from app.hub import Hub, Job
 from app.limits import MOST_STEPS, read_requests
 from app.link import read_link
+from app.recording import Recording, read_recording, replay
 from app.replay import film_so_far
 from app.wire import mp4
 from videoar.plan import KINDS, PlanSpec
@@ -98,17 +99,56 @@ class Runs:
         # ZeroGPU reads the visitor's identity from the context of the request.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._work, job, asked), name="film", daemon=True).start()
+        yield from self._watch(job, asked[0].seed)
+
+    def _watch(self, job: Job, seed: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Waits for the end of a run; ends it if nobody waits any more."""
         try:
-            yield {"job": job.id, "status": "starting"}, asked[0].seed, None, None
+            yield {"job": job.id, "status": "starting"}, seed, None, None
             while not job.wait(_LOOK_SECONDS):
                 yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             if job.outcome["status"] == "failed":
                 raise gr.Error(job.outcome["message"], print_exception=False)
             with _film_files(job) as paths:
                 settings = job.films[0][1] if 0 in job.films else None
-                yield {"job": job.id} | job.outcome, asked[0].seed, paths, settings
+                yield {"job": job.id} | job.outcome, seed, paths, settings
         finally:
             job.stop()
+
+    def replay(self, path: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
+        """Shows a run that was saved as a file once more, with its true timing; needs no model. Player and films."""
+        try:
+            recording = read_recording(path)
+        except ValueError as error:
+            raise gr.Error(_sentence(error), print_exception=False) from None
+        job = self._hub.new(_owner(request))
+        threading.Thread(target=self._play, args=(job, recording), name="replay", daemon=True).start()
+        for player, _, films, _ in self._watch(job, None):
+            yield player, films
+
+    def _play(self, job: Job, recording: Recording) -> None:
+        """Fills the log of a job with a recorded run, at the pace it had."""
+        stop, figures = threading.Event(), Figures()
+        job.on_stop(stop.set)
+        outcome: dict[str, Any] = {"status": "stopped"}
+        reads: list[Any] = []
+        try:
+            for head, body in replay(recording.messages, stop.wait):
+                if head["kind"] == "over":
+                    said = str(head.get("message", "The run that was saved had failed."))
+                    outcome = {"status": head["status"]} | ({"message": said} if head["status"] == "failed" else {})
+                    reads = [_reads(contender) for contender in _list(head["summary"].get("contenders"))]
+                    job.films |= recording.films
+                else:
+                    figures.add(head)
+                    job.put(head, body)
+        finally:
+            # Counted anew, rather than believed: the file may come from anywhere.
+            outcome["summary"] = figures.summary(time.monotonic() - job.began)
+            for i, contender in enumerate(outcome["summary"]["contenders"]):
+                contender["reads"] = reads[i] if i < len(reads) else []
+            job.put({"kind": "over", **outcome})
+            job.close(outcome)
 
     def open_link(self, request: gr.Request) -> tuple[Any, Any, Any, Any, Any]:
         """Fills in what the page's address asks for: prompt, seed, new seed or not, tab, plan.
@@ -217,6 +257,21 @@ class Runs:
 def _owner(request: gr.Request) -> str:
     """The page a request comes from. Who comes without one shares a name with nobody."""
     return request.session_hash or secrets.token_urlsafe(24)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _reads(contender: Any) -> list[dict[str, Any]]:
+    """What was read from a recorded clip, as far as it can be shown."""
+    rows = _list(contender.get("reads")) if isinstance(contender, dict) else []
+    names = ("attribute", "wanted", "seen")
+    return [
+        {name: str(row.get(name)) for name in names} | {"right": row.get("right") is True}
+        for row in rows
+        if isinstance(row, dict)
+    ]
 
 
 def _choice(plan: str) -> str:

@@ -12,6 +12,7 @@ import gradio as gr
 
 from app.device import Device
 from app.explain import explain_routes
+from app.export import export_routes
 from app.hub import Hub
 from app.layout import build_app
 from app.player import LOGO, head
@@ -62,14 +63,14 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         quiet=True,
         # Server-side rendering breaks WebSockets and answers unknown routes with a page.
         ssr_mode=False,
-        max_file_size="1mb",
+        max_file_size="32mb",  # saved runs
         footer_links=["api"],
         run_history=False,
         theme=theme(),
         head=head(),
         favicon_path=LOGO,
         # Before Gradio's own routes, of which the last one catches everything.
-        app_kwargs={"routes": [*job_routes(hub), *explain_routes()]},
+        app_kwargs={"routes": [*job_routes(hub), *export_routes(hub), *explain_routes()]},
     )
     return Server(url, port, page, hub, device)
 

@@ -98,6 +98,9 @@ function conclude({ status: how, message, summary }) {
   if (summary.contenders.length) {
     fillVerdict(find("verdict table"), summary);
     find("link").href = linkTo(film.clips);
+    const files = new URL(`gradio_api/units/${encodeURIComponent(film.job)}/`, document.baseURI);
+    const names = { save: "run.videoar", "save-mp4": "film.mp4", "save-gif": "film.gif" };
+    for (const [name, file] of Object.entries(names)) find(name).href = files + file;
     find("verdict").hidden = false;
   }
   const made = summary.contenders.reduce((sum, contender) => sum + contender.units.length, 0);

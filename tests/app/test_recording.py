@@ -7,18 +7,24 @@ import json
 import threading
 import zipfile
 
+import gradio as gr
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
-from app.export import montage, takes
-from app.hub import Job
+from app.export import export_routes, montage, takes
+from app.figures import Figures
+from app.hub import Hub, Job
 from app.limits import read_requests
 from app.recording import read_recording, replay, save_recording
 from app.replay import film_so_far
+from app.runs import Runs
 from app.wire import messages
 from videoar.race import race
+from videoar.video import read_settings
 
-from .fake import FakeModel, generate
+from .fake import FakeModel, generate, make_device
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +32,17 @@ def job():
     """A finished comparison, recorded as the page records it."""
     contenders = [{"plan": "cube", "steps": 1}, {"plan": "scale", "steps": 2}]
     asked = read_requests('a "red" ball, ça & <b>', contenders, 7, False)
-    job = Job("page", 1 << 28)
-    for head, body in messages(race(FakeModel(), asked, generate), len(asked)):
+    job, figures = Job("page", 1 << 28), Figures()
+    for head, body in messages(race(FakeModel(0.02), asked, generate), len(asked)):
+        figures.add(head)
         if head["kind"] == "film":
             job.films[head["pane"]] = body, head["settings"]
         else:
             job.put(head, body)
-    job.put({"kind": "over", "status": "done", "summary": {"seconds": 1.5, "first_picture": None}})
+    summary = figures.summary(1.5)
+    for contender in summary["contenders"]:
+        contender["reads"] = [{"attribute": "color", "wanted": "red", "seen": "red", "right": True}]
+    job.put({"kind": "over", "status": "done", "summary": summary})
     return job
 
 
@@ -179,6 +189,7 @@ def test_missing_and_wrong_pictures_are_named(job, saved):
         ("step", {"seq": 0}),
         ("end", {"clock": None}),
         ("over", {"summary": None}),
+        ("over", {"status": "lost"}),
     ],
 )
 def test_messages_that_no_player_could_use_are_refused(job, saved, kind, changes):
@@ -198,3 +209,86 @@ def test_the_film_of_a_run_shows_what_its_panes_showed(job):
     assert film.settings()["comparison"][0]["seed"] == 7
     with pytest.raises(ValueError, match="nothing to compare"):
         montage([])
+
+
+def test_settings_that_could_name_other_files_are_refused(job, saved):
+    panes = job.messages()[0][0]["panes"]
+    panes[0]["settings"]["plan"] = "../../cube"
+    with pytest.raises(ValueError, match="message 0 of the run is damaged"):
+        read_recording(with_head(saved, 0, panes=panes))
+
+    def change(entries):
+        said = json.loads(entries["run.json"])
+        said["films"]["1"]["plan"] = "/etc/cube"
+        entries["run.json"] = json.dumps(said).encode()
+
+    with pytest.raises(ValueError, match="a film of contender '1' that does not belong"):
+        read_recording(rewritten(saved, change))
+
+
+class Visitor:
+    session_hash = "page"
+
+
+@pytest.fixture
+def runs():
+    device = make_device()  # never started: a replay needs no model
+    return Runs(device, Hub())
+
+
+def test_the_page_replays_a_saved_run(job, saved, runs, tmp_path):
+    path = tmp_path / "run.videoar"
+    path.write_bytes(saved)
+    shown = list(runs.replay(str(path), Visitor()))
+    again = runs._hub.of("page")[0]
+
+    def without_times(messages):
+        return [({k: v for k, v in head.items() if k not in ("at", "summary")}, body) for head, body in messages]
+
+    assert without_times(again.messages()) == without_times(job.messages())
+    for (head, _), (once, _) in zip(again.messages()[:-1], job.messages(), strict=False):
+        assert head["at"] >= once["at"] - 1e-3
+    summary, before = shown[-1][0]["summary"], job.messages()[-1][0]["summary"]
+    assert {**summary, "seconds": 0} == {**before, "seconds": 0}
+    assert again.films == job.films
+    assert len(shown[-1][1]) == 2
+
+
+def test_a_replay_can_be_stopped(saved, runs):
+    recording = read_recording(io.BytesIO(saved))
+    late = [
+        ({**head, "at": head["at"] + (60.0 if i > 4 else 0)}, body) for i, (head, body) in enumerate(recording.messages)
+    ]
+    again = runs._hub.new("page")
+    thread = threading.Thread(target=runs._play, args=(again, type(recording)(late, recording.films)))
+    thread.start()
+    again.stop()
+    thread.join(10)
+    assert again.done
+    assert again.outcome["status"] == "stopped"
+    assert not again.films
+
+
+def test_a_file_that_is_no_run_is_explained(runs, tmp_path):
+    path = tmp_path / "run.videoar"
+    path.write_bytes(b"hello")
+    with pytest.raises(gr.Error, match=r"This is no whole \.videoar file"):
+        next(runs.replay(str(path), Visitor()))
+
+
+def test_the_page_offers_a_run_as_files(job, saved, tmp_path):
+    hub = Hub()
+    hub._jobs = {job.id: job}
+    client, base = TestClient(Starlette(routes=export_routes(hub))), f"/gradio_api/units/{job.id}"
+    assert read_recording(io.BytesIO(client.get(f"{base}/run.videoar").content)).messages == job.messages()
+    answer = client.get(f"{base}/film.mp4?sync=film")
+    assert answer.headers["content-disposition"] == 'attachment; filename="videoar-film.mp4"'
+    (tmp_path / "film.mp4").write_bytes(answer.content)
+    assert read_settings(tmp_path / "film.mp4")["comparison"][1]["plan"] == "scale:3"
+    assert "synchronised by" in client.get(f"{base}/film.mp4?sync=never").json()["error"]
+    for path in (f"{base}/film.avi", f"{base}/run.json", "/gradio_api/units/nobody/run.videoar"):
+        assert client.get(path).status_code == 404
+    fresh = hub.new("page")
+    for name in ("run.videoar", "film.gif"):
+        answer = client.get(f"/gradio_api/units/{fresh.id}/{name}")
+        assert (answer.status_code, "not over yet" in answer.json()["error"]) == (409, True)

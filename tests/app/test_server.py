@@ -210,7 +210,7 @@ def test_the_queue_cannot_be_bypassed(server):
 
 
 def test_large_uploads_are_refused(server):
-    files = {"files": ("big.bin", bytes(2 << 20))}
+    files = {"files": ("big.bin", bytes(33 << 20))}
     assert httpx.post(f"{server.url}gradio_api/upload", files=files).status_code == 413
 
 
