@@ -1,4 +1,4 @@
-"""A run saved from the page, and shown again on a page whose server has no model."""
+"""A run saved from the page, and shown again on a page whose model failed to load."""
 
 from __future__ import annotations
 
