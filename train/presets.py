@@ -182,12 +182,12 @@ class Preset:
     )
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=2000, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
+            steps=1600, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
         )
     )
     guidance: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=400,
+            steps=160,
             batch=6,
             lr=5e-4,
             warmup=20,
