@@ -23,7 +23,7 @@ from app.hub import Hub, Job
 from app.limits import MOST_STEPS, read_requests
 from app.link import read_link
 from app.recording import Recording, read_recording, replay
-from app.replay import film_so_far
+from app.stopped import film_so_far
 from app.wire import mp4
 from videoar.plan import KINDS, PlanSpec
 from videoar.request import Request

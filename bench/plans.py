@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
+from train.device import computes_in_bfloat16
 from train.flow import FlowMatching, FlowTraining, Noise
 from train.generator import train
 from train.presets import Share, get_preset
 from train.run import Run
-from train.stages import Workshop
+from train.workshop import Workshop
 from videoar.plan import PlanSpec
 from videoar.transformer import VideoARTransformer3DModel
 
@@ -80,7 +81,7 @@ def evaluate(transformer, preset, std, text, source, grid, plan: str, batches: i
     built, losses = PlanSpec.parse(plan).build(grid), []
     for i in range(batches):
         batch = source.batch(10**9 + i, 16)
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16()):
             losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, Noise(i)).item())
     return losses
 

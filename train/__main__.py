@@ -16,7 +16,8 @@ from tqdm import tqdm
 from .dmd import SCORERS
 from .export import check_target
 from .presets import PRESETS, get_preset
-from .stages import APART, STAGES, Workshop
+from .stages import APART, STAGES
+from .workshop import Workshop
 
 
 class Progress:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -19,6 +17,7 @@ from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
 from .data import pad
+from .device import new_accelerator
 from .flow import Draw, Losses, Noise
 from .optim import learning_rate, make_optimizers, set_learning_rate
 from .presets import FlowPreset
@@ -56,14 +55,6 @@ def own_part(drawn: list, part: int, parts: int) -> list:
     """Of what was drawn for the clips of all processes, that of one."""
     size = len(drawn) // parts
     return drawn[part * size : (part + 1) * size]
-
-
-def new_accelerator() -> Accelerator:
-    """bfloat16 where the hardware computes in it, unless ACCELERATE_MIXED_PRECISION says otherwise."""
-    gpu = torch.cuda.is_available()
-    bf16 = gpu or torch.cpu._is_avx512_bf16_supported()
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if bf16 else "no")
-    return Accelerator(mixed_precision=precision, cpu=not gpu)
 
 
 def train(

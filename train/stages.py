@@ -1,4 +1,4 @@
-"""What each stage needs and makes: the glue between presets, folders and the training loops."""
+"""The stages: each takes what it needs from the workshop, runs its training loop and leaves the result there."""
 
 from __future__ import annotations
 
@@ -9,189 +9,53 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
-from diffusers import AutoencoderKLWan
 from safetensors.torch import save_file
 
 from videoar.checkpoint import Model
 from videoar.codec import TinyCodec
 from videoar.decoder import WanCodec
 from videoar.generate import ClipFinished, Request, generate
-from videoar.plan import Grid, PlanSpec, latent_count
+from videoar.plan import PlanSpec
 from videoar.playworld import caption, example_prompts
 from videoar.sheet import contact_sheet
 from videoar.text import TextEncoder
-from videoar.transformer import VideoARTransformer3DModel
 
-from .data import NO_TEXT, SHARD, Pool, Stream, make_video_shard, sample_worlds, trim
+from .data import NO_TEXT, SHARD, Pool, make_video_shard, sample_worlds, trim
+from .device import computes_in_bfloat16
 from .dmd import SCORERS, SymmetricDMD
 from .estimate import report
 from .export import RECORD, adopt, export, model_info
 from .flow import FlowTraining
 from .generator import Method, train
-from .presets import Preset
 from .run import Run
 from .sample import clip_noise, sample_latents
 from .text import make_encoder, make_tokenizer, train_text
 from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
 from .videos import find_videos
+from .workshop import Workshop, load_transformer
 
 Rows = Callable[[dict], None]
 
-LARGE_TEXT = 1024  # a text encoder as wide as this runs in bfloat16 on a GPU
 SAMPLED_AT_ONCE = 8
 SHEET_EVERY = 1000  # steps between two contact sheets of samples
 
 
-@dataclasses.dataclass
-class Workshop:
-    """Where the stages of one preset keep their work: `runs/PRESET/STAGE`."""
-
-    preset: Preset
-    runs: Path
-    seed: int = 0
-    steps: int | None = None
-    init: Path | None = None
-    out: Path | None = None
-    threads: int | None = None
-    compiled: bool = False
-    teacher: Path | None = None
-    scorers: str | None = None
-    data: Path | None = None
-    clips: int | None = None
-    fsdp: bool = False
-    gpus: int = 1
-    memory: float = 80.0  # GiB of one GPU
-
-    def __post_init__(self):
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps must be at least 1, not {self.steps}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"--threads must be at least 1, not {self.threads}")
-        if self.threads:
-            torch.set_num_threads(self.threads)
-
-    def folder(self, stage: str) -> Path:
-        return self.runs / self.preset.name / stage
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    @property
-    def bfloat16(self) -> bool:
-        """Whether the device computes in it."""
-        return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
-
-    def flow(self, stage: str) -> Any:
-        """The FlowPreset of a stage (DMDPreset of `dmd`), with what was asked for instead."""
-        preset = getattr(self.preset, stage)
-        asked: dict[str, Any] = {"steps": self.steps} if self.steps else {}
-        if stage == "dmd" and self.scorers:
-            asked["scorers"] = self.scorers
-        return dataclasses.replace(preset, **asked)
-
-    def need(self, stage: str, path: Path) -> Path:
-        if not path.exists():
-            raise ValueError(f"{path} is missing; run `python -m train {stage} --preset {self.preset.name}` first")
-        return path
-
-    def text(self) -> TextEncoder:
-        from transformers import AutoTokenizer, UMT5EncoderModel
-
-        folder = self.need("text", self.folder("text") / "text_encoder").parent
-        encoder = UMT5EncoderModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
-        encoder = encoder.eval().requires_grad_(False)
-        if self.device.type == "cuda" and self.preset.text.width >= LARGE_TEXT:
-            encoder = encoder.to(torch.bfloat16)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-        return TextEncoder(tokenizer, encoder.to(self.device), self.preset.text.max_length)
-
-    def codec(self, finished: bool = False) -> TinyCodec | AutoencoderKLWan:
-        """A codec whose encoder is final: for the light one that is so before its decoder is trained.
-
-        finished: with the trained decoder, if there is one.
-        """
-        if self.preset.codec.kind == "wan":
-            vae = AutoencoderKLWan.from_pretrained(self.need("vae", self.folder("vae") / "codec"), use_safetensors=True)
-            return vae.eval().requires_grad_(False).to(self.device)
-        folder = self.folder("vae") / "codec"
-        if not finished or not folder.exists():
-            folder = self.need("linear", self.folder("vae") / "linear")
-        return TinyCodec.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False).to(self.device)
-
-    def source(self, stage: str = "base"):
-        """The clips of a stage: samples of the base for those after it, if there are any; else those of `data`."""
-        for folder in ("samples", "data") if stage in ("causal", "guidance") else ("data",):
-            pool = Pool(self.folder(folder), self.seed)
-            if pool.path(0).exists():
-                return pool
-        if self.preset.render_on_device:
-            codec = self.codec()
-            encoder = codec if isinstance(codec, TinyCodec) else WanCodec(codec)
-            return Stream(self.preset, encoder, self.device, self.seed)
-        return pool
-
-    def grid(self) -> Grid:
-        p, patch = self.preset, self.preset.transformer.patch
-        return Grid(latent_count(p.frames), p.size // 8 // patch, (p.width or p.size) // 8 // patch)
-
-    def new_transformer(self) -> VideoARTransformer3DModel:
-        t = self.preset.transformer
-        torch.manual_seed(self.seed)
-        return VideoARTransformer3DModel(
-            patch_size=(1, t.patch, t.patch),
-            num_attention_heads=t.heads,
-            attention_head_dim=t.width // t.heads,
-            in_channels=self.preset.codec.z_dim,
-            out_channels=self.preset.codec.z_dim,
-            text_dim=self.preset.text.width,
-            freq_dim=t.freq_dim,
-            ffn_dim=t.ffn,
-            num_layers=t.layers,
-            cross_attn_norm=True,
-            qk_norm="rms_norm_across_heads",
-            rope_max_seq_len=256,
-            prediction_type=t.prediction_type,
-            spatial_embedding=t.spatial_embedding,
-        )
-
-    def learns(self, network: VideoARTransformer3DModel) -> VideoARTransformer3DModel:
-        """The network, ready to be trained."""
-        if self.preset.transformer.recompute:
-            network.enable_gradient_checkpointing()
-        return network.train().requires_grad_(True)
-
-    def scale_std(self) -> dict[int, float]:
-        """Spread of area-averaged latents relative to the finest level, measured once from the data (see the scale
-        plan).
-        """
-        path = self.folder("data") / "scale_std.json"
-        if not path.exists():
-            source = self.source()
-            source.refresh(most=512)
-            if not len(source):
-                raise ValueError(
-                    f"there are no clips to train on; run `python -m train data --preset {self.preset.name}`"
-                )
-            z = source.batch(0, 256).latents_BCFHW
-            stds = {f: (torch.nn.functional.avg_pool3d(z, (1, f, f)).std() / z.std()).item() for f in (2, 4)}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(stds))
-            partial.rename(path)
-        return {int(k): v for k, v in json.loads(path.read_text()).items()}
+def adopted(w: Workshop, stage: str) -> bool:
+    """Whether a part was taken from another model. Raises ValueError where it has to be and was not."""
+    if (w.folder(stage) / RECORD).exists():
+        return True
+    if w.preset.pretrained:
+        raise ValueError(f"the parts of {w.preset.name} are pretrained: take them with `adopt --init FOLDER`")
+    return False
 
 
 def stage_text(w: Workshop, progress: Rows) -> None:
     folder = w.folder("text")
-    if (folder / RECORD).exists():
-        return  # adopted
-    if w.preset.pretrained:
-        raise ValueError(f"the parts of {w.preset.name} are pretrained: take them with `adopt --init FOLDER`")
+    if adopted(w, "text"):
+        return
     tokenizer = make_tokenizer(w.seed)
     torch.manual_seed(w.seed)
     encoder = make_encoder(w.preset.text, len(tokenizer))
@@ -210,7 +74,7 @@ def stage_linear(w: Workshop, progress: Rows) -> None:
 
 
 def stage_data(w: Workshop, progress: Rows) -> None:
-    """Fill the pool of clips: from --data, or rendered; nothing to do where clips are rendered in the loop.
+    """Fill the pool of clips: from --data, or rendered; nothing to do where clips are rendered when first drawn.
 
     With several processes each makes its own share of the shards.
     """
@@ -289,7 +153,7 @@ def stage_sample_base(w: Workshop, progress: Rows) -> None:
             names = [f"sample-{w.seed}-{index}-{first + i}" for i in range(len(chosen))]
             noise = torch.stack([clip_noise(name, (len(plan.unit_ids()), values)) for name in names]).to(w.device)
             embedded = text(chosen)
-            with torch.autocast(w.device.type, torch.bfloat16, enabled=w.bfloat16):
+            with torch.autocast(w.device.type, torch.bfloat16, enabled=computes_in_bfloat16()):
                 z = sample_latents(transformer, embedded, no_text, plan, serve, noise)
             latents.append(z.half().cpu())
             embeddings += [trim(t) for t in embedded]
@@ -298,10 +162,8 @@ def stage_sample_base(w: Workshop, progress: Rows) -> None:
 
 def stage_vae(w: Workshop, progress: Rows) -> None:
     preset = w.preset
-    if (w.folder("vae") / RECORD).exists():
-        return  # adopted
-    if w.preset.pretrained:
-        raise ValueError(f"the parts of {w.preset.name} are pretrained: take them with `adopt --init FOLDER`")
+    if adopted(w, "vae"):
+        return
     if w.steps:
         preset = dataclasses.replace(preset, codec=dataclasses.replace(preset.codec, steps=w.steps))
     if preset.codec.kind == "wan":
@@ -313,15 +175,6 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
     if preset.codec.kind == "wan":
         set_latent_statistics(codec, preset, w.device)
     codec.save_pretrained(w.folder("vae") / "codec")
-
-
-def load_transformer(start: Path) -> VideoARTransformer3DModel:
-    """The network of a model folder, or of a folder that is a transformer's own; in float32, frozen."""
-    if not start.exists():
-        raise ValueError(f"{start} does not exist; give a model folder, or run the stage before this one")
-    folder = start / "transformer" if (start / "transformer").exists() else start
-    network = VideoARTransformer3DModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    return network.eval().requires_grad_(False)
 
 
 def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:

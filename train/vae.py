@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from videoar.codec import SPACE, TIME, TinyCodec, to_blocks
 
 from .data import sample_video
+from .device import new_accelerator
 from .optim import learning_rate, set_learning_rate
 from .presets import CodecPreset, Preset
 from .run import Average, Run, flatten_optimizer, restore_optimizer
@@ -144,8 +144,7 @@ def train_codec(
     """Train a codec, continuing from the newest checkpoint; return the averaged weights."""
     p = preset.codec
     objective = (TinyObjective if isinstance(codec, TinyCodec) else WanObjective)(codec, p)
-    bf16 = torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
-    accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available())
+    accelerator = new_accelerator()
     optimizer = torch.optim.AdamW(codec.parameters(), lr=p.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(codec, p.ema)
     step = 0

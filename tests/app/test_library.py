@@ -7,7 +7,7 @@ import pytest
 
 from app.device import EngineDevice
 from app.plans import choices
-from app.replay import film_so_far
+from app.stopped import film_so_far
 from tests.videoar.tiny import make_model
 from videoar.request import Request
 from videoar.video import read_settings

@@ -18,8 +18,8 @@ from app.figures import Figures
 from app.hub import Hub, Job
 from app.limits import read_requests
 from app.recording import read_recording, replay, save_recording
-from app.replay import film_so_far
 from app.runs import Runs
+from app.stopped import film_so_far
 from app.wire import messages
 from videoar.race import race
 from videoar.video import read_settings

@@ -15,8 +15,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from app.device import EngineDevice
-from app.replay import film_so_far
 from app.server import Server, free_port, launch
+from app.stopped import film_so_far
 from app.wire import unpack
 from videoar.video import read_settings, read_video
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app.plans import choices, plan_picture
-from app.replay import film_so_far
+from app.stopped import film_so_far
 from app.wire import messages, pack, unpack
 from videoar.plan import Grid, PlanSpec
 from videoar.race import race

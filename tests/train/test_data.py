@@ -8,8 +8,9 @@ import torch
 
 from train.data import Pool, make_video_shard
 from train.presets import SMOKE
-from train.stages import APART, STAGES, Workshop
+from train.stages import APART, STAGES
 from train.videos import find_videos, read_clip
+from train.workshop import Workshop
 from videoar.video import write_mp4
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from train.estimate import GIB, estimate, parameters, report
 from train.presets import CPU, WAN
-from train.stages import Workshop
+from train.workshop import Workshop
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from train.presets import SMOKE
 from train.run import Run
-from train.stages import STAGES, Workshop
+from train.stages import STAGES
+from train.workshop import Workshop
 
 SCRIPT = """
 import sys

@@ -12,7 +12,8 @@ from train.data import Pool, world_from_json, world_to_json
 from train.export import stage_record
 from train.presets import SMOKE, SMOKE_WAN
 from train.run import Run
-from train.stages import APART, STAGES, Workshop
+from train.stages import APART, STAGES
+from train.workshop import Workshop
 from videoar.checkpoint import load_model
 from videoar.generate import ClipFinished, Request, generate
 from videoar.playworld import sample_world

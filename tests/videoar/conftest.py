@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.videoar.tiny import make_model
-from videoar.checkpoint import Model
+from videoar.checkpoint import Model, save_model
 from videoar.transformer import VideoARTransformer3DModel
 
 torch.set_num_threads(1)
@@ -20,3 +20,11 @@ def tiny_model() -> Model:
 @pytest.fixture(scope="session")
 def tiny_transformer(tiny_model) -> VideoARTransformer3DModel:
     return tiny_model.transformer
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_model, tmp_path_factory) -> str:
+    """The tiny model, saved: what the command line takes as --model."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(tiny_model, path)
+    return str(path)

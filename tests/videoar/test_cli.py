@@ -16,17 +16,9 @@ import pytest
 from PIL import Image
 
 import videoar.generate
-from videoar.checkpoint import save_model
 from videoar.cli import main
 from videoar.events import StepDone, UnitDecoded
 from videoar.video import read_settings, read_video
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(tiny_model, path)
-    return str(path)
 
 
 def run(folder, *arguments):

@@ -9,18 +9,10 @@ import signal
 import pytest
 
 import videoar.race
-from videoar.checkpoint import save_model
 from videoar.cli import main
 from videoar.events import StepDone
 from videoar.generate import generate
 from videoar.video import read_settings, read_video
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_model, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(tiny_model, path)
-    return str(path)
 
 
 def run(folder, *arguments):
