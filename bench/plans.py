@@ -82,7 +82,7 @@ def evaluate(transformer, preset, std, text, source, grid, plan: str, batches: i
     for i in range(batches):
         batch = source.batch(10**9 + i, 16)
         with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16()):
-            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, Noise(i)).item())
+            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, preset.shift, Noise(i)).item())
     return losses
 
 

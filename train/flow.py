@@ -78,10 +78,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one process trains on in one step. text_BLE: the embedded prompts; no_text_1LE: the empty one."""
+    """What one process trains on in one step. text_BLE: the embedded prompts; no_text_1LE: the empty one.
+
+    shift: how the noise levels are warped for clips or excerpts of this length.
+    """
 
     step: int
     plan: Plan
+    shift: float
     text_BLE: Tensor
     no_text_1LE: Tensor
     noise: Noise
@@ -111,7 +115,13 @@ class FlowMatching(nn.Module):
         self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
     def forward(
-        self, latents_BCFHW: Tensor, text_BLE: Tensor, plan: Plan, random: Noise, no_text_1LE: Tensor | None = None
+        self,
+        latents_BCFHW: Tensor,
+        text_BLE: Tensor,
+        plan: Plan,
+        shift: float,
+        random: Noise,
+        no_text_1LE: Tensor | None = None,
     ) -> Tensor:
         """Mean squared velocity error of a batch.
 
@@ -124,7 +134,7 @@ class FlowMatching(nn.Module):
         units = len(plan.units)
         ids = plan.unit_ids().to(device)
         positions = torch.cat([plan.positions(u) for u in plan.units]).to(device)
-        sigma_BU = sample_sigmas(len(x), units, self.preset.shift, random)
+        sigma_BU = sample_sigmas(len(x), units, shift, random)
         sigma = sigma_BU[:, ids, None]
         noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
@@ -179,5 +189,6 @@ class FlowTraining:
 
     def losses(self, draw: Draw) -> Losses:
         assert draw.latents_BCFHW is not None
-        loss = self.parts["model"](draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.noise, draw.no_text_1LE)
+        inputs = (draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.shift, draw.noise, draw.no_text_1LE)
+        loss = self.parts["model"](*inputs)
         yield "model", loss, {}

@@ -46,6 +46,14 @@ def excerpts(latents_BCFHW: torch.Tensor, frames: int, starts: list[int]) -> tor
     return torch.stack([clip[:, start : start + frames] for clip, start in zip(latents_BCFHW, starts, strict=True)])
 
 
+def excerpt_shift(shift: float, part: float) -> float:
+    """The shift for a `part` of a clip: fewer tokens tell less of what noise hides (Esser et al., 2024, section 5.3.2).
+
+    Never below 1, which is no shift at all.
+    """
+    return max(1.0, shift * part**0.5)
+
+
 def pick_plan(plans: list[tuple[Plan, float]], step: int, seed: int) -> Plan:
     rng = random.Random(f"plan-{seed}-{step}")
     return rng.choices([p for p, _ in plans], [w for _, w in plans])[0]
@@ -145,7 +153,9 @@ def train(
             starts = [rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)]
             latents = excerpts(latents, plan.grid.T, own_part(starts, part, parts))
         noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, device)
-        return Draw(step, plan, embeddings.to(device), no_text, noise, None if latents is None else latents.to(device))
+        latents = None if latents is None else latents.to(device)
+        shift = excerpt_shift(preset.shift, plan.grid.T / grid.T)
+        return Draw(step, plan, shift, embeddings.to(device), no_text, noise, latents)
 
     def save() -> None:
         tensors = {f"{name}.{k}": v for name, part in method.trained.items() for k, v in part.state_dict().items()}

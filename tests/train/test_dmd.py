@@ -70,7 +70,7 @@ class FrozenCache:
 def a_draw(plan, clips=2, step=0, seed=0, text=16) -> Draw:
     generator = torch.Generator().manual_seed(seed)
     texts = torch.randn(clips, 3, text, generator=generator)
-    return Draw(step, plan, texts, torch.zeros(1, 3, text), Noise(seed), None)
+    return Draw(step, plan, 5.0, texts, torch.zeros(1, 3, text), Noise(seed), None)
 
 
 class TestGradient:

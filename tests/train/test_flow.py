@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from train.flow import FlowMatching, Noise, level_tokens, plan_tokens, teacher_forcing_mask
+from train.generator import excerpt_shift
 from train.optim import learning_rate
 from train.presets import FlowPreset
 from train.run import Average
@@ -75,7 +76,7 @@ def test_a_perfect_prediction_has_no_loss():
         latents = torch.randn(3, 4, 2, 8, 8)
         oracle = Oracle()
         oracle.clean = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {}), plan)
-        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, Noise(1))
+        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, 5.0, Noise(1))
         assert loss.item() < 1e-6
 
 
@@ -86,10 +87,10 @@ def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
     latents, text, nothing = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 5, 16), torch.randn(1, 5, 16)
     preset = FlowPreset(teacher_guidance=1.0)
     with torch.no_grad():
-        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, Noise(3), nothing) < 1e-9
+        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, 5.0, Noise(3), nothing) < 1e-9
         losses = [
             FlowMatching(transformer, FlowPreset(teacher_guidance=g), {}, transformer)(
-                latents, text, plan, Noise(3), nothing
+                latents, text, plan, 5.0, Noise(3), nothing
             )
             for g in (2.0, 4.0)
         ]
@@ -181,3 +182,9 @@ class TestTinyCodec:
     def test_sizes_that_do_not_fit_are_refused(self, codec):
         with pytest.raises(ValueError, match="1 \\+ 4n frames"):
             codec.encode(torch.zeros(1, 3, 8, 16, 16))
+
+
+def test_shorter_excerpts_are_shifted_less():
+    assert excerpt_shift(5.0, 1.0) == 5.0
+    assert excerpt_shift(5.0, 0.25) == 2.5
+    assert excerpt_shift(2.0, 0.125) == 1.0
