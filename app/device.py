@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol
 
+from app.legs import Legs
 from app.wire import Message, messages
 from videoar.request import Request, resolve
 
@@ -21,12 +22,17 @@ log = logging.getLogger(__name__)
 ON_ZERO_GPU = bool(SpacesConfig.zero_gpu)
 # A call on ZeroGPU starts a process and moves the weights before the first unit.
 _ZERO_GPU_START_SECONDS = 15
+# Events of a film that may wait for its reader: a unit or two.
+_UNREAD = 8
 
 
 class Running(Protocol):
-    """A run in the making: iterate over its messages; stop it from any thread."""
+    """A run in the making: iterate over its messages; direct and stop it from any thread."""
 
     def __iter__(self) -> Iterator[Message]: ...
+
+    def switch(self, prompt: str) -> None:
+        """Goes on under another prompt as soon as that can be. Raises ValueError for one that cannot be used."""
 
     def stop(self) -> None:
         """Ends it soon, without waiting for that."""
@@ -73,9 +79,13 @@ class EngineDevice:
     def run(self, requests: Sequence[Request]) -> Running:
         from videoar.engine import Busy  # loads the whole library, which the page need not wait for
 
-        _, engine = self._ready.result()
+        model, engine = self._ready.result()
+        # A film alone is directed while it is made, so it is not made further ahead of its reader than it must be.
+        alone: dict[str, Any] = (
+            {"unread": _UNREAD, "keep": not _is_long(model, requests[0])} if len(requests) == 1 else {}
+        )
         try:
-            return _EngineRun(engine.race(requests), len(requests))
+            return _EngineRun(engine.race(requests, **alone), len(requests))
         except Busy as error:
             raise ValueError(f"the server is busy: {error}") from None
 
@@ -99,6 +109,12 @@ class EngineDevice:
             self._ready.set_exception(error)
 
 
+def _is_long(model: Any, request: Request) -> bool:
+    """Whether a film has more than one slab, so that nobody holds it whole."""
+    settings = resolve(model, request)
+    return settings.unit_total() != len(settings.plan.units)
+
+
 class _EngineRun:
     def __init__(self, session: Any, contenders: int) -> None:
         self._session = session
@@ -107,12 +123,18 @@ class _EngineRun:
     def __iter__(self) -> Iterator[Message]:
         return messages(self._session, self._contenders)
 
+    def switch(self, prompt: str) -> None:
+        self._session.switch(prompt)
+
     def stop(self) -> None:
         self._session.stop()
 
 
 class ZeroGpuDevice:
-    """A call per run in a process with a GPU. The model loads before launch; yields are bytes, as they are pickled."""
+    """A call per run in a process with a GPU. The model loads before launch; yields are bytes, as they are pickled.
+
+    A film that is longer than a few clips is a chain of calls, so that none of them asks for more than a visitor has.
+    """
 
     def __init__(self, load: Callable[[], Any], generate: Callable[..., Iterator[Any]] | None = None) -> None:
         self._load = load
@@ -134,6 +156,8 @@ class ZeroGpuDevice:
         # Here, where a ValueError keeps its sentence; from the other process only its name would come back.
         for request in requests:
             resolve(self._model, request)
+        if len(requests) == 1 and _is_long(self._model, requests[0]):
+            return Legs(lambda leg: self._call([leg]), self._model, requests[0])
         return _ZeroGpuRun(self._call(requests))
 
     def close(self) -> None:
@@ -143,7 +167,9 @@ class ZeroGpuDevice:
         from videoar.race import race
 
         assert self._generate is not None, "start() comes before the first film"
-        yield from messages(race(self._model, requests, self._generate), len(requests))
+        # The pieces of a long film are put together where they arrive.
+        keep = not _is_long(self._model, requests[0])
+        yield from messages(race(self._model, requests, self._generate, keep=keep), len(requests))
 
     def _seconds(self, requests: Sequence[Request]) -> int:
         """How long a run may take, which is what a visitor's quota is asked for."""
@@ -154,7 +180,7 @@ class ZeroGpuDevice:
         guidance = info.guidance_scale if request.guidance_scale is None else request.guidance_scale
         passes = (request.steps or info.steps) * (1 if guidance == 1 else 2) + 1  # and the clean one
         # An estimate with room: 2.5 seconds for a pass of the 1.3B model over 81 frames of 832x480, twice.
-        pixels = info.frames * info.height * info.width
+        pixels = (request.frames or info.frames) * info.height * info.width
         return 5 * passes * pixels / (81 * 832 * 480)
 
 
@@ -171,6 +197,9 @@ class _ZeroGpuRun:
                 yield message
         finally:
             self._call.close()
+
+    def switch(self, prompt: str) -> None:
+        raise ValueError("this film is too short to change its prompt: choose a longer one")
 
     def stop(self) -> None:
         self._stopped.set()

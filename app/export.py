@@ -63,6 +63,8 @@ def _film(job: Job, suffix: str, sync: str) -> bytes:
     messages = job.messages()
     if not messages or messages[-1][0]["kind"] != "over":
         raise ValueError("the run is not over yet")
+    if any(pane["frames"] is None for pane in messages[0][0].get("panes", [])):
+        raise ValueError("an endless film has no film of its making: keep its MP4")
     # A long race is shown faster: nobody watches a film of minutes, and drawing it would take as long.
     speed = max(1.0, max(head.get("at" if sync == "real" else "clock", 0.0) for head, _ in messages) / _LONGEST_RACE_S)
     with tempfile.TemporaryDirectory(prefix="videoar-") as folder:
@@ -84,7 +86,8 @@ def takes(messages: Sequence[Message]) -> list[Take]:
     for number, pane in enumerate(messages[0][0]["panes"]):
         size = pane["width"], pane["height"], pane["frames"], pane["fps"]
         moments = list(_moments(messages, number))
-        result.append(Take(pane["label"], *size, len(pane["plan"]["units"]), pane["settings"], moments))
+        units = pane.get("units") or len(pane["plan"]["units"])
+        result.append(Take(pane["label"], *size, units, pane["settings"], moments))
     return result
 
 

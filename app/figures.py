@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+_MOST_UNITS = 1000  # of which the figures are kept, the last ones: a film may have no end
 
 
 class Figures:
@@ -33,6 +36,7 @@ class Figures:
         elif kind == "done":
             parts = dict(zip(("denoise_s", "clean_s", "decode_s", "encode_s"), head["seconds"], strict=True))
             unit = {"unit": head["unit"], "began_s": contender["began_s"], "ended_s": head["clock"]}
+            contender["units_made"] += 1
             contender["units"].append(unit | parts | {"cache_bytes": head["cache"]})
             contender["cache_bytes"] = max(contender["cache_bytes"], head["cache"])
             if contender["painted"] and contender["first_picture_s"] is None:
@@ -47,6 +51,7 @@ class Figures:
         neither finished nor failed is "stopped".
         """
         contenders = [{k: v for k, v in c.items() if k not in ("began_s", "painted")} for c in self._contenders]
+        contenders = [c | {"units": list(c["units"])} for c in contenders]
         for c in contenders:
             done = c["status"] == "done"
             c["pictures_per_s"] = round(c["settings"]["frames"] / c["device_s"], 3) if done and c["device_s"] else None
@@ -65,13 +70,14 @@ def _contender(pane: dict[str, Any]) -> dict[str, Any]:
         "label": pane["label"],
         "settings": pane["settings"],
         "status": "stopped",
-        "units_total": len(pane["plan"]["units"]),
+        "units_total": pane.get("units", len(pane["plan"]["units"])),  # files from before films were long have none
+        "units_made": 0,
         "first_picture_s": None,
         "device_s": 0.0,
         "cache_bytes": 0,
         "began_s": 0.0,
         "painted": False,
-        "units": [],
+        "units": deque(maxlen=_MOST_UNITS),
     }
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from app.wire import Message, pack, unpack
@@ -30,6 +32,10 @@ class Job:
         self.began = self.touched = time.monotonic()
         self.outcome: dict[str, Any] = {}
         self.films: dict[int, tuple[bytes, dict[str, Any]]] = {}  # pane -> the MP4 and its settings
+        self.long_film: tuple[Path, dict[str, Any]] | None = None  # one that is too long for memory, and its settings
+        self.seen: tuple[int | None, float] = None, self.began  # the last picture that was looked at, and since when
+        self.direct: Callable[[str], None] | None = None  # what gives the film another prompt, while it is made
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._opening: bytes | None = None
         self._log: deque[bytes] = deque()
         self._dropped = 0
@@ -92,6 +98,23 @@ class Job:
         if action:
             action()
         self._wake()
+
+    def see(self, frame: int) -> None:
+        """The viewer says which picture is on the screen."""
+        if frame != self.seen[0]:
+            self.seen = frame, time.monotonic()
+
+    def folder(self) -> Path:
+        """A place for files that exist as long as the job."""
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="videoar_job-", ignore_cleanup_errors=True)
+        return Path(self._folder.name)
+
+    def forget(self) -> None:
+        """Stops the work, ends the log and removes the files."""
+        self.stop()
+        self.close()
+        if self._folder:
+            self._folder.cleanup()
 
     def wait(self, seconds: float) -> bool:
         """Blocks a thread until the job is done, at most `seconds`; true if it is done."""
@@ -184,8 +207,7 @@ class Hub:
         return len(self._jobs)
 
     def _forget(self, job: Job) -> None:
-        job.stop()
-        job.close()
+        job.forget()
         with self._lock:
             self._jobs.pop(job.id, None)
 

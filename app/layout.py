@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.limits import MOST_STEPS
-from app.player import LOGO, contender_list, settings_list, unit_picker, unit_player
+from app.player import LOGO, contender_list, film_options, settings_list, unit_picker, unit_player
 from app.recording import SUFFIX
 from app.runs import Runs
 from videoar import playworld
@@ -53,11 +53,14 @@ def build_app(runs: Runs) -> gr.Blocks:
                     max_length=LONGEST_PROMPT,
                     elem_id="va-prompt",
                 )
+                # Seen while a long film is made, which the player tells the page.
+                switch = gr.Button("Switch prompt (Ctrl+Enter)", size="sm", elem_id="va-switch")
                 _examples(prompt)
                 with gr.Tabs(elem_id="va-modes") as tabs:
                     with gr.Tab("One film", id="film", render_children=True) as one:
                         plan = unit_picker()
                         steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
+                        more = film_options()
                         go, stop = _actions("Generate", "va-go", "va-stop")
                     with gr.Tab("Compare", id="compare", render_children=True) as several:
                         contenders = contender_list()
@@ -84,11 +87,12 @@ def build_app(runs: Runs) -> gr.Blocks:
         start |= {"preprocess": False, "trigger_mode": "once", "show_progress": "minimal", "show_progress_on": [queue]}
         making = go.click(
             runs.generate,
-            [prompt, plan, steps, seed, randomise],
+            [prompt, plan, steps, seed, randomise, more],
             [player, seed, film, settings],
             api_name="generate",
             **start,
         )
+        switch.click(runs.switch, prompt, None, queue=False, preprocess=False, **private)
         prompt.submit(None, None, None, js=_START, api_visibility="private")
         comparing = race.click(
             runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
@@ -124,6 +128,7 @@ def build_app(runs: Runs) -> gr.Blocks:
         page.load(runs.open_link, None, [prompt, seed, randomise, tabs, plan], **private)
         page.load(runs.greet, None, [model, steps], queue=False, **private)
         page.unload(runs.leave)
+    runs.waiting = lambda: len(page._queue)
     page.queue(max_size=_MOST_WAITING, api_open=False, default_concurrency_limit=4)
     return page
 

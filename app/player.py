@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.limits import MORE, MOST_SECONDS
 from app.plans import choices, offered
 from videoar import playworld
 
@@ -25,7 +26,8 @@ def unit_player() -> gr.HTML:
     """
     fields = {name: {"type": "string"} for name in ("job", "status")}
     schema = {"type": "object", "properties": fields, "additionalProperties": {}}
-    scripts = ("stream.js", "frames.js", "block.js", "timeline.js", "verdict.js", "pane.js", "player.js", "present.js")
+    parts = ("stream", "frames", "block", "timeline", "verdict", "pane", "player", "long", "present")
+    scripts = tuple(f"{part}.js" for part in parts)
     return _component("player", scripts, schema, plans=choices(), prompts=list(playworld.example_prompts()))
 
 
@@ -42,6 +44,13 @@ def contender_list() -> gr.HTML:
     schema = {"type": "array", "items": item, "description": "two to five contenders, each with a plan"}
     value = [{"plan": "cube:2x2x2"}, {"plan": "frame:1"}]
     return _component("contenders", ("block.js", "contenders.js"), schema, value=value, usual=value, offered=offered())
+
+
+def film_options() -> gr.HTML:
+    """What else a film has beside prompt, plan, steps and seed. Its value is a dictionary, to be checked."""
+    fields = {name: {"type": kind, "description": text} for name, (kind, text) in MORE.items()}
+    schema = {"type": "object", "properties": fields, "additionalProperties": {}}
+    return _component("options", ("options.js",), schema, value={}, most_seconds=MOST_SECONDS)
 
 
 def settings_list() -> gr.HTML:

@@ -56,6 +56,8 @@ def save_recording(file: str | Path | IO[bytes], messages: Sequence[Message], fi
         raise ValueError("the run made nothing that could be saved")
     if [head["seq"] for head in heads] != list(range(len(heads))):
         raise ValueError("the run was too long to be kept as a whole, so it cannot be saved")
+    if any(pane["frames"] is None for pane in messages[0][0]["panes"]):
+        raise ValueError("an endless film cannot be replayed: keep its MP4")
     films = films or {}
     settings = {str(pane): film_settings for pane, (_, film_settings) in films.items()}
     text = json.dumps({"format": _FORMAT, "version": _VERSION, "heads": heads, "films": settings}, allow_nan=False)
@@ -231,6 +233,7 @@ _PANE: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("label", "prompt", "seed"), _text),
     **dict.fromkeys(("width", "height"), lambda value: _whole(value, 1, _LARGEST_SIDE)),
     "frames": lambda value: _whole(value, 1),
+    "units": lambda value: value is None or _whole(value, 1),  # None in films of several calls, and in older files
     "fps": lambda value: _number(value, 0.01, 1000),
     "settings": _are_settings,
     "plan": _is_plan,
@@ -242,6 +245,7 @@ _FIELDS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "clip": {"panes": _are_panes},
     "unit": _OF_A_UNIT | {"region": _wholes(4), "frames": _wholes(2)},
     "step": _OF_A_UNIT | {"step": _whole, "steps": _whole},
+    "switch": _OF_A_UNIT | {"first": _whole, "prompt": _text, "seconds": _number},
     "paint": _OF_A_UNIT
     | {"first": _whole, "area": _wholes(4), "preview": lambda value: isinstance(value, bool), "sizes": _wholes()},
     "done": _OF_A_UNIT

@@ -1,4 +1,4 @@
-"""The route that streams the messages of a job to the player."""
+"""The routes that stream the messages of a job to the player, and by which that says how far it has got."""
 
 from __future__ import annotations
 
@@ -18,11 +18,26 @@ def job_routes(hub: Hub) -> list[Route]:
         job = hub.get(request.path_params["job"])
         if job is None:
             return JSONResponse({"error": "there is no such job"}, 404)
-        start = request.query_params.get("start", "0")
-        if not start.isascii() or not start.isdigit() or len(start) > _MOST_DIGITS:
+        start = _whole(request.query_params.get("start", "0"))
+        if start is None:
             return JSONResponse({"error": "start must be a whole number of messages"}, 400)
         # No buffering on the way, no guessing of types, no copies kept.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"}
-        return StreamingResponse(job.read(int(start)), media_type="application/octet-stream", headers=headers)
+        return StreamingResponse(job.read(start), media_type="application/octet-stream", headers=headers)
 
-    return [Route("/gradio_api/units/{job}", units, methods=["GET"])]
+    async def seen(request: Request) -> Response:
+        job, frame = hub.get(request.path_params["job"]), _whole(request.query_params.get("frame", ""))
+        if job is None or frame is None:
+            return JSONResponse({"error": "there is no such job, or no such frame"}, 404 if job is None else 400)
+        job.see(frame)
+        return Response(status_code=204)
+
+    return [
+        Route("/gradio_api/units/{job}", units, methods=["GET"]),
+        Route("/gradio_api/units/{job}/seen", seen, methods=["POST"]),
+    ]
+
+
+def _whole(text: str) -> int | None:
+    """The whole number in a text; None for what is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else None

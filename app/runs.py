@@ -10,23 +10,23 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app.device import Device
+from app.device import Device, Running
 from app.figures import Figures, read_back
 from app.hub import Hub, Job
-from app.limits import MOST_STEPS, read_requests
+from app.limits import MOST_STEPS, Wanted, read_film, read_requests
 from app.link import read_link
+from app.long import LongFilm, Pace, is_long
 from app.recording import Recording, read_recording, replay
 from app.stopped import film_so_far
 from app.wire import mp4
 from videoar.plan import KINDS, PlanSpec
-from videoar.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25
 _STOP_SECONDS = 20.0
 _LOAD_SECONDS = 120.0
+# What is kept of an endless film for a player whose connection broke.
+_ENDLESS_LOG_BYTES = 16 << 20
 
 # What the handlers return: player, seed, film and settings; player, seed and films.
 Film = tuple[Any, Any, Any, Any]
@@ -46,18 +48,28 @@ class Runs:
     def __init__(self, device: Device, hub: Hub) -> None:
         self._device = device
         self._hub = hub
+        self.waiting: Callable[[], int] = lambda: 0  # how many visitors wait for their turn; the page knows
 
     def generate(
-        self, prompt: str, plan: str, steps: float, seed: float, randomise: bool, request: gr.Request
+        self,
+        prompt: str,
+        plan: str,
+        steps: float,
+        seed: float,
+        randomise: bool,
+        more: dict[str, Any] | None,
+        request: gr.Request,
     ) -> Iterator[Film]:
         """Makes a film of the prompt, unit by unit.
 
         plan: "cube", "frame", "key_detail", "scale" or "full", also with numbers, such as "cube:4x2x2". steps:
-        denoising steps per unit. randomise: draw a seed instead of using the given one. Returns the job and its status,
-        the seed, the film as MP4 with its settings inside, and the settings.
+        denoising steps per unit. randomise: draw a seed instead of using the given one. more: a dictionary of what else
+        can be chosen, such as `seconds`, or `endless`, which goes on until the job is cancelled. Returns the job and
+        its status, the seed, the film as MP4 with its settings inside, and the settings.
         """
-        contenders = [{"plan": plan, "steps": steps}]
-        for player, used, films, settings in self._make(prompt, contenders, seed, randomise, request):
+        with _explained():
+            wanted = read_film(prompt, plan, steps, seed, randomise, more)
+        for player, used, films, settings in self._make(wanted, request):
             yield player, used, films[0] if isinstance(films, list) else films, settings
 
     def compare(
@@ -69,7 +81,9 @@ class Runs:
         latent frames that are attended to) and `guidance`. Returns the job, its status and all its figures, the seed,
         and the films as MP4.
         """
-        for player, used, films, _ in self._make(prompt, contenders, seed, randomise, request):
+        with _explained():
+            wanted = Wanted(read_requests(prompt, contenders, seed, randomise))
+        for player, used, films, _ in self._make(wanted, request):
             yield player, used, films
 
     def stop(self, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
@@ -84,22 +98,24 @@ class Runs:
         job = jobs[-1]
         with _film_files(job) as paths:
             alone = len(job.outcome["summary"]["contenders"]) < 2
-            film, settings = (paths[0], job.films[0][1]) if alone and paths else (None, None)
+            film, settings = (paths[0], _settings(job)) if alone and paths else (None, None)
             yield {"job": job.id} | job.outcome, film, settings, None if alone else paths
 
-    def _make(
-        self, prompt: str, contenders: Any, seed: Any, randomise: Any, request: gr.Request
-    ) -> Iterator[tuple[Any, Any, Any, Any]]:
+    def switch(self, prompt: str, request: gr.Request) -> None:
+        """Gives the film that this page is making another prompt."""
+        directed = next((job.direct for job in reversed(self._hub.of(_owner(request))) if job.direct), None)
+        if directed is None:
+            raise gr.Error("No long film is being made at the moment, so there is no prompt to switch.", duration=5)
+        with _explained():
+            directed(prompt)
+
+    def _make(self, wanted: Wanted, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A run from the click to the files: player, seed, paths of the films, settings of the first one."""
-        try:
-            asked = read_requests(prompt, contenders, seed, randomise)
-        except ValueError as error:
-            raise gr.Error(_sentence(error), print_exception=False) from None
         job = self._hub.new(_owner(request))
         # ZeroGPU reads the visitor's identity from the context of the request.
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._work, job, asked), name="film", daemon=True).start()
-        yield from self._watch(job, asked[0].seed)
+        threading.Thread(target=context.run, args=(self._work, job, wanted), name="film", daemon=True).start()
+        yield from self._watch(job, wanted.requests[0].seed)
 
     def _watch(self, job: Job, seed: Any) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Waits for the end of a run; ends it if nobody waits any more."""
@@ -110,17 +126,14 @@ class Runs:
             if job.outcome["status"] == "failed":
                 raise gr.Error(job.outcome["message"], print_exception=False)
             with _film_files(job) as paths:
-                settings = job.films[0][1] if 0 in job.films else None
-                yield {"job": job.id} | job.outcome, seed, paths, settings
+                yield {"job": job.id} | job.outcome, seed, paths, _settings(job)
         finally:
             job.stop()
 
     def replay(self, path: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
         """Shows a run that was saved as a file once more, with its true timing; needs no model. Player and films."""
-        try:
+        with _explained():
             recording = read_recording(path)
-        except ValueError as error:
-            raise gr.Error(_sentence(error), print_exception=False) from None
         job = self._hub.new(_owner(request))
         threading.Thread(target=self._play, args=(job, recording), name="replay", daemon=True).start()
         for player, _, films, _ in self._watch(job, None):
@@ -195,7 +208,7 @@ class Runs:
         """The page was closed."""
         self._hub.drop(_owner(request))
 
-    def _work(self, job: Job, asked: list[Request]) -> None:
+    def _work(self, job: Job, wanted: Wanted) -> None:
         """Fills the log of a job until the run is over; runs in the job's own thread."""
         figures = Figures()
         outcome: dict[str, Any] = {
@@ -203,7 +216,7 @@ class Runs:
             "message": "The film could not be made; the server's log says why.",
         }
         try:
-            outcome = self._record(job, asked, figures)
+            outcome = self._record(job, wanted, figures)
         except ValueError as error:
             outcome["message"] = _sentence(error)
         except Exception as error:
@@ -214,32 +227,55 @@ class Runs:
             outcome["summary"] = figures.summary(time.monotonic() - job.began)
             for pane, contender in enumerate(outcome["summary"]["contenders"]):
                 finished = pane in job.films and contender["status"] == "done" and not job.done
-                contender["reads"] = read_back(job.films[pane][0], asked[pane].prompt) if finished else []
+                contender["reads"] = read_back(job.films[pane][0], wanted.requests[pane].prompt) if finished else []
             job.put({"kind": "over", **outcome})
             job.close(outcome)
 
-    def _record(self, job: Job, asked: list[Request], figures: Figures) -> dict[str, Any]:
+    def _record(self, job: Job, wanted: Wanted, figures: Figures) -> dict[str, Any]:
         outcome: dict[str, Any] = {"status": "stopped"}
         if not self._model_is_there(job):
             return outcome
-        running = self._device.run(asked)
+        running = self._device.run(wanted.settle(self._device.model().info))
         job.on_stop(running.stop)
         ended: list[dict[str, Any]] = []
-        for head, body in running:
-            figures.add(head)
-            if head["kind"] == "film":
-                job.films[head["pane"]] = body, head["settings"]
-                continue
-            if head["kind"] == "end":
-                ended.append(head)
-            job.put(head, body)
-        if len(ended) == len(asked):
+        film: LongFilm | None = None
+        pace: Pace | None = None
+        try:
+            for head, body in running:
+                figures.add(head)
+                if head["kind"] == "film":
+                    job.films[head["pane"]] = body, head["settings"]
+                    continue
+                if head["kind"] == "clip" and is_long(head["panes"][0]):
+                    film = LongFilm(job.folder() / "videoar.mp4", head["panes"][0])
+                    job.direct = _direct(running, film)
+                    if head["panes"][0]["frames"] is None:
+                        pace = Pace(job, self.waiting)
+                        job.most_bytes = _ENDLESS_LOG_BYTES
+                if head["kind"] == "end":
+                    ended.append(head)
+                job.put(head, body)
+                if film:
+                    film.add(head, body)
+                if film and pace and (reason := pace.wait(film)):
+                    outcome["message"] = reason
+                    break
+        finally:
+            job.direct = None
+            running.stop()
+            if film and job.done:  # a job of a closed page is done
+                film.discard()
+            elif film and (path := film.finish(complete=bool(ended) and ended[0]["status"] == "done")):
+                job.long_film = path, film.settings
+        if len(ended) == len(wanted.requests):
             # A comparison in which somebody came through is one all the same.
             failures = [head["message"] for head in ended if head["status"] == "failed"]
-            if len(failures) == len(asked):
-                return {"status": "failed", "message": _sentence(failures[0])}
+            if len(failures) == len(ended):
+                # What there is of a long film is kept, as if it had been stopped.
+                status = "stopped" if job.long_film else "failed"
+                return {"status": status, "message": _sentence(failures[0])}
             return {"status": "done"}
-        if not job.done:  # a job of a closed page is done
+        if not job.done and not film:
             _keep(job, figures)
         return outcome
 
@@ -293,6 +329,29 @@ def _sentence(error: Exception | str) -> str:
     return f"{first}{text[1:].rstrip('.')}."
 
 
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What a person got wrong is said on the page."""
+    try:
+        yield
+    except ValueError as error:
+        raise gr.Error(_sentence(error), print_exception=False) from None
+
+
+def _direct(running: Running, film: LongFilm) -> Callable[[str], None]:
+    def direct(prompt: str) -> None:
+        running.switch(prompt)
+        film.directed()
+
+    return direct
+
+
+def _settings(job: Job) -> dict[str, Any] | None:
+    """Those of a run's first film."""
+    film = job.long_film or job.films.get(0)
+    return film[1] if film else None
+
+
 def _keep(job: Job, figures: Figures) -> None:
     """Saves the frames of a stopped run's films that are there all over."""
     recorded = job.messages()
@@ -307,6 +366,9 @@ def _keep(job: Job, figures: Figures) -> None:
 @contextmanager
 def _film_files(job: Job) -> Iterator[list[str] | None]:
     """The films as files, for as long as Gradio needs to copy them."""
+    if job.long_film:
+        yield [str(job.long_film[0])]
+        return
     if not job.films:
         yield None
         return

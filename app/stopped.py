@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
 
-from app.wire import Message
+from app.wire import Message, pictures
 from videoar.events import Patch
 from videoar.painting import Painting
 
@@ -21,15 +19,8 @@ def film_so_far(messages: Iterable[Message], pane: int = 0) -> np.ndarray | None
             film = head["panes"][pane]
             painting = Painting(film["height"], film["width"])
         elif head["kind"] == "paint" and head["pane"] == pane and painting is not None:
-            frames = np.stack([np.asarray(picture) for picture in _pictures(head["sizes"], body)])
+            frames = np.stack(pictures(head["sizes"], body))
             x, y, width, height = head["area"]
             painting.paint(Patch(head["first"], frames, x, y, width, height, head["preview"]))
     frames_so_far = painting.film() if painting is not None else []
     return np.stack(frames_so_far) if frames_so_far else None
-
-
-def _pictures(sizes: list[int], body: bytes) -> Iterable[Image.Image]:
-    start = 0
-    for size in sizes:
-        yield Image.open(io.BytesIO(body[start : start + size])).convert("RGB")
-        start += size

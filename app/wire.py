@@ -6,8 +6,9 @@ A message is `u32 head length | u32 body length | head | body`, little-endian, w
     unit   a unit is being made: pane, index, region in film pixels, range of frames
     step   a denoising step of the unit is done: pane, unit, step, steps
     paint  pixels of a unit: pane, unit, first frame, rectangle, preview or exact; the body is one JPEG per frame
+    switch from this unit on another prompt rules: pane, unit, first frame, prompt, seconds
     done   a unit is finished: pane, index, seconds of denoising, clean pass, decoding and encoding, bytes of the cache
-    film   a finished MP4 (stays on the server; the page gets it as a file)
+    film   a finished MP4, of films that are no longer than a clip (stays on the server; the page gets it as a file)
     end    a contender's film is over: done or failed
     over   the run is over (from app.runs): done, stopped or failed, and its figures
 
@@ -30,7 +31,16 @@ import numpy as np
 from PIL import Image
 
 from app.plans import labels, plan_picture
-from videoar.events import ClipFailed, ClipFinished, ClipStarted, StepDone, Turn, UnitDecoded, UnitStarted
+from videoar.events import (
+    ClipFailed,
+    ClipFinished,
+    ClipStarted,
+    PromptSwitched,
+    StepDone,
+    Turn,
+    UnitDecoded,
+    UnitStarted,
+)
 from videoar.video import write_mp4
 
 Message = tuple[dict[str, Any], bytes]
@@ -74,12 +84,16 @@ def messages(turns: Iterable[Turn], contenders: int = 1) -> Iterator[Message]:
             yield {"kind": "unit", **about, "unit": event.index, **place}, b""
         elif isinstance(event, StepDone):
             yield {"kind": "step", **about, "unit": event.index, "step": event.step + 1, "steps": event.steps}, b""
+        elif isinstance(event, PromptSwitched):
+            said = {"unit": event.index, "first": event.first_frame, "prompt": event.prompt}
+            yield {"kind": "switch", **about, **said, "seconds": round(event.seconds, 4)}, b""
         elif isinstance(event, UnitDecoded):
             yield from _decoded(event, about)
         elif isinstance(event, ClipFinished):
             began, times = started[turn.contender], {"seconds": round(event.seconds, 3)}
             settings = began.settings() | times | {"device_seconds": about["clock"]}
-            yield {"kind": "film", **about, "settings": settings}, mp4(event.video, began.fps, settings)
+            if len(event.video):
+                yield {"kind": "film", **about, "settings": settings}, mp4(event.video, began.fps, settings)
             yield {"kind": "end", **about, "status": "done", **times}, b""
         elif isinstance(event, ClipFailed):
             yield {"kind": "end", **about, "status": "failed", "message": event.message}, b""
@@ -116,8 +130,21 @@ def jpeg(frame_HWC: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def pictures(sizes: list[int], body: bytes) -> list[np.ndarray]:
+    """The pictures of a `paint` message, uint8 [h, w, 3] each."""
+    ends = np.cumsum(sizes, dtype=int).tolist()
+    jpegs = (body[end - size : end] for end, size in zip(ends, sizes, strict=True))
+    return [np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")) for jpeg in jpegs]
+
+
 def _pane(event: ClipStarted, label: str) -> dict[str, Any]:
     size = {"width": event.width, "height": event.height, "frames": event.frames, "fps": event.fps}
     # The seed as text: it may be larger than the whole numbers that JavaScript keeps exactly.
-    about = {"label": label, "prompt": event.request.prompt, "seed": str(event.seed), "settings": event.settings()}
+    about = {
+        "label": label,
+        "units": event.unit_total,
+        "prompt": event.request.prompt,
+        "seed": str(event.seed),
+        "settings": event.settings(),
+    }
     return about | size | {"plan": plan_picture(event.plan)}

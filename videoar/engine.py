@@ -11,7 +11,7 @@ from typing import Any
 
 from .checkpoint import Model
 from .events import ClipFailed, ClipFinished
-from .generate import Generation, generate
+from .generate import generate
 from .race import Run, explain, race
 from .request import Request, resolve
 
@@ -29,7 +29,8 @@ class Busy(RuntimeError):
 class _Job:
     """The engine's side of a session."""
 
-    def __init__(self, iterator: Iterator[Any]) -> None:
+    def __init__(self, iterator: Iterator[Any], unread: int) -> None:
+        self.unread = unread
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()  # of Event or Turn, and _END
         self.stopped = threading.Event()
         self.iterator: Iterator[Any] | None = iterator
@@ -71,11 +72,8 @@ class Session:
         Never blocks. Raises ValueError for a prompt that cannot be used, and for a comparison.
         """
         generation = self._job.iterator
-        if generation is None:
-            return
-        if not isinstance(generation, Generation):
-            raise ValueError("the prompts of a comparison cannot be switched")
-        generation.switch(prompt)
+        if generation is not None:
+            generation.switch(prompt)  # type: ignore[attr-defined]
 
     @property
     def device_s(self) -> float:
@@ -110,12 +108,15 @@ class Engine:
         resolve(model, request)
         return self._queue_up(self._run(model, request, **options))
 
-    def race(self, requests: Sequence[Request]) -> Session:
-        """Queues a comparison (see videoar.race), which counts as one clip. Raises as `submit` does."""
-        return self._queue_up(race(self.model, requests, self._run))
+    def race(self, requests: Sequence[Request], *, unread: int = _UNREAD, **options: bool) -> Session:
+        """Queues a comparison (see videoar.race), which counts as one clip. Raises as `submit` does.
 
-    def _queue_up(self, iterator: Iterator[Any]) -> Session:
-        job = _Job(iterator)
+        unread: how many turns may wait for the reader before the device rests. options: of `race`.
+        """
+        return self._queue_up(race(self.model, requests, self._run, **options), unread)
+
+    def _queue_up(self, iterator: Iterator[Any], unread: int = _UNREAD) -> Session:
+        job = _Job(iterator, unread)
         with self._condition:
             if self._closed:
                 raise Busy("the engine is shutting down")
@@ -163,7 +164,7 @@ class Engine:
                     job = self._queue.pop(0)
                     job.share = min((other.share for other in self._running), default=0.0)
                     self._running.append(job)
-                ready = [job for job in self._running if job.events.qsize() < _UNREAD]
+                ready = [job for job in self._running if job.events.qsize() < job.unread]
                 if not ready and not gone:
                     if self._closed:
                         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 
@@ -20,7 +20,32 @@ logger = logging.getLogger(__name__)
 Run = Callable[..., Iterator[Event]]
 
 
-def race(model: Model, requests: Sequence[Request], run: Run = generate) -> Iterator[Turn]:
+class Race(Iterator[Turn]):
+    """The turns of up to 5 clips that are being made; with one clip also the handle to direct it by."""
+
+    def __init__(self, model: Model, requests: Sequence[Request], run: Run, one_by_one: bool, keep: bool) -> None:
+        options = {"overlap": one_by_one or len(requests) == 1} | ({} if keep else {"keep": False})
+        self._clips = {i: run(model, request, **options) for i, request in enumerate(requests)}
+        self._alone = self._clips[0] if len(requests) == 1 else None
+        self._turns = _turns(self._clips, one_by_one)
+
+    def __next__(self) -> Turn:
+        return next(self._turns)
+
+    def switch(self, prompt: str) -> None:
+        """As `Generation.switch`, for the only clip. Raises ValueError for a comparison."""
+        if self._alone is None:
+            raise ValueError("the prompts of a comparison cannot be switched")
+        self._alone.switch(prompt)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Ends all clips where they are."""
+        self._turns.close()
+
+
+def race(
+    model: Model, requests: Sequence[Request], run: Run = generate, *, one_by_one: bool = False, keep: bool = True
+) -> Race:
     """Makes up to 5 clips at once, so that at every moment each shows what its settings reach with the same compute.
 
     Every contender's clip equals the one it would be alone, and the device times of those that are still running never
@@ -28,7 +53,9 @@ def race(model: Model, requests: Sequence[Request], run: Run = generate) -> Iter
     are all contenders' ClipStarted; the last one of each is its ClipFinished, or ClipFailed, which leaves the others
     going. Only work is counted: a consumer may rest between two turns.
 
-    With more than one contender, decoding does not overlap with denoising, which would slow somebody else down.
+    With more than one contender at once, decoding does not overlap with denoising, which would slow somebody else down.
+
+    one_by_one: no contest; the first clip is finished before the second one begins. keep: as in `generate`.
 
     Raises ValueError at once for a request that does not fit the model, or for too few or many of them.
     """
@@ -36,17 +63,15 @@ def race(model: Model, requests: Sequence[Request], run: Run = generate) -> Iter
         raise ValueError(f"a comparison has 1 to {MOST_CONTENDERS} contenders, not {len(requests)}")
     for request in requests:
         resolve(model, request)
-    return _race(model, requests, run)
+    return Race(model, requests, run, one_by_one, keep)
 
 
-def _race(model: Model, requests: Sequence[Request], run: Run) -> Iterator[Turn]:
-    overlap = len(requests) == 1
-    clips = {i: run(model, request, overlap=overlap) for i, request in enumerate(requests)}
+def _turns(clips: dict[int, Iterator[Event]], one_by_one: bool) -> Generator[Turn, None, None]:
     used = dict.fromkeys(clips, 0.0)
     waiting = list(clips)  # for their first turn: nobody waits for anybody to be announced
     try:
         while clips:
-            i = waiting.pop(0) if waiting else min(clips, key=lambda i: used[i])
+            i = waiting.pop(0) if waiting else min(clips, key=lambda i: i if one_by_one else used[i])
             start = time.perf_counter()
             event: Event | None
             try:

@@ -30,10 +30,11 @@ class Pane {
     this.exact = 0;
     this.clock = 0;
     this.unit = null;
-    this.total = clip.plan.units.length;
+    this.slab = clip.plan.units.length; // a long film repeats its plan, slab after slab
+    this.total = clip.units === undefined ? this.slab : clip.units; // null: nobody knows
     this.made = 0;
     this.tokens = clip.plan.units.map((unit) => unit.tokens);
-    this.frames = new FrameStore(clip.width, clip.height, clip.frames);
+    this.frames = new FrameStore(clip.width, clip.height, clip.frames ?? Infinity);
     this.canvas.width = clip.width;
     this.canvas.height = clip.height;
     this.find("screen").style.aspectRatio = `${clip.width} / ${clip.height}`;
@@ -45,7 +46,7 @@ class Pane {
     this.find("note").textContent = "";
     this.shown = -1;
     this.root.dataset.phase = "making";
-    this.setFact("units", `0 of ${this.total}`);
+    this.setFact("units", this.count());
     for (const name of ["speed", "first", "rate", "device", "cache", "left"]) this.setFact(name, "–");
     this.setFact("seed", clip.seed);
     this.tick(0);
@@ -65,10 +66,11 @@ class Pane {
     this.lane.start(unit, clock);
     const flight = this.find("flight"), { width, height } = this.clip;
     flight.style.cssText = `left:${(100 * x) / width}%;top:${(100 * y) / height}%;width:${(100 * w) / width}%;height:${(100 * h) / height}%`;
-    flight.style.setProperty("--unit", unitColour(unit, this.total));
+    flight.style.setProperty("--unit", unitColour(unit % this.slab, this.slab));
     this.label = flight.firstElementChild;
     this.label.textContent = `unit ${unit + 1}`;
-    this.block.mark(unit, "now");
+    if (unit && unit % this.slab === 0) this.block.progress(0);
+    this.block.mark(unit % this.slab, "now");
   }
 
   step({ unit, step, steps }) {
@@ -78,15 +80,16 @@ class Pane {
   async paint({ first, area, preview, sizes }, body) {
     const frames = this.frames; // a new film may begin while these pictures are decoded
     let start = 0;
-    const pictures = sizes.map((size) => {
-      const blob = new Blob([body.subarray(start, start + size)], { type: "image/jpeg" });
-      start += size;
-      return createImageBitmap(blob);
-    });
-    (await Promise.all(pictures)).forEach((bitmap, offset) => {
-      frames.paint(first + offset, bitmap, area, preview);
-      bitmap.close();
-    });
+    const jpegs = sizes.map((size) => body.subarray(start, (start += size)));
+    if (frames.packed && !preview) {
+      jpegs.forEach((jpeg, offset) => frames.pack(first + offset, jpeg));
+    } else {
+      const pictures = jpegs.map((jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })));
+      (await Promise.all(pictures)).forEach((bitmap, offset) => {
+        frames.paint(first + offset, bitmap, area, preview);
+        bitmap.close();
+      });
+    }
     if (!preview) this.exact = Math.max(this.exact, first + sizes.length);
     this.shown = -1;
   }
@@ -94,17 +97,22 @@ class Pane {
   finishUnit({ unit, seconds, clock, cache }) {
     this.made++;
     if (this.unit === unit) this.unit = null;
-    this.block.mark(unit, "done");
+    this.block.mark(unit % this.slab, "done");
     this.lane.finish(unit, seconds, clock);
-    this.setFact("units", `${this.made} of ${this.total}`);
+    this.setFact("units", this.count());
     this.setFact("speed", `${(this.made / clock).toFixed(clock > this.made ? 2 : 1)} / s`);
     if (this.made === 1) this.setFact("first", `${clock.toFixed(2)} s`);
     if (this.exact) this.setFact("rate", `${(this.exact / clock).toFixed(1)} / s`);
     this.setFact("cache", bytes(cache));
+    if (this.total === null) return this.setFact("left", this.clip.frames ? "–" : "endless");
     // Units differ in size (a fine scale is 64 times a coarse one), so the estimate goes by tokens.
-    const sum = (list) => list.reduce((a, b) => a + b, 0);
-    const left = (clock / sum(this.tokens.slice(0, this.made))) * sum(this.tokens.slice(this.made));
+    const sum = (count) => Array.from({ length: count }, (_, i) => this.tokens[i % this.slab]).reduce((a, b) => a + b, 0);
+    const left = clock * (sum(this.total) / sum(this.made) - 1);
     this.setFact("left", this.made < this.total ? `about ${left.toFixed(left < 10 ? 1 : 0)} s` : "done");
+  }
+
+  count() {
+    return this.total === null ? String(this.made) : `${this.made} of ${this.total}`;
   }
 
   // status: "done", "stopped" or "failed"
@@ -112,7 +120,7 @@ class Pane {
     if (!this.frames || this.over) return;
     this.root.dataset.phase = status;
     if (status === "done") return this.setFact("rate", `${(this.frames.count / this.clock).toFixed(1)} / s`);
-    this.block.progress(this.made, "todo");
+    this.block.progress(this.made && (this.made % this.slab || this.slab), "todo");
     this.setFact("left", status);
     this.find("note").textContent = message ?? "";
   }
@@ -121,6 +129,9 @@ class Pane {
   show(frame, film = this) {
     if (!film.frames) return;
     const there = film.frames.nearest(Math.min(frame, film.frames.count - 1));
+    film.frames.near(there, (ready) => ready === this.wanted && this.show(ready, film));
+    this.wanted = there;
+    if (there >= 0 && !film.frames.pictures.has(there)) return; // it is being decoded
     if (there === this.shown && film === this.film) return;
     Object.assign(this, { shown: there, film });
     this.root.dataset.swapped = film !== this;

@@ -50,14 +50,18 @@ async function receive(job, head, body) {
   if (head.kind === "clip") begin(head.panes);
   else if (head.kind === "unit") pane.startUnit(head);
   else if (head.kind === "step") pane.step(head);
+  else if (head.kind === "switch") switched(head);
   else if (head.kind === "done") pane.finishUnit(head);
   else if (head.kind === "end") endOne(head);
   else if (head.kind === "over") conclude(head);
   else if (head.kind === "paint") {
+    const early = !pane.exact;
     await pane.paint(head, body);
     if (job !== film.job) return;
-    head.sizes.forEach((_, offset) => markStrip(head.first + offset));
+    if (film.long && early && pane.exact) clock.frame = 0; // from here on it plays as a film, not as a preview
+    if (!film.long) head.sizes.forEach((_, offset) => markStrip(head.first + offset));
     if (!calm.matches || clock.playing) wake();
+    else if (film.long) show();
     else seek(head.first);
   }
 }
@@ -67,17 +71,22 @@ function begin(clips) {
   const timeline = new Timeline(find("lanes"), find("longest"), clips);
   clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index]));
   film.clips = clips;
-  film.frames = Math.max(...clips.map((clip) => clip.frames));
+  film.frames = Math.max(...clips.map((clip) => clip.frames ?? Infinity));
+  film.long = clips.length === 1 && panes[0].total !== panes[0].slab;
   film.fps = clips[0].fps;
   film.over = false;
   find("timeline").hidden = false;
   find("verdict").hidden = true;
-  strip.replaceChildren(...Array.from({ length: film.frames }, () => document.createElement("i")));
-  scrub.max = film.frames - 1;
+  strip.replaceChildren(...Array.from({ length: film.long ? 0 : film.frames }, () => document.createElement("i")));
+  scrub.min = 0;
+  scrub.max = film.long ? 0 : film.frames - 1;
   scrub.disabled = false;
   Object.assign(clock, { frame: 0, part: 0, waited: 0 });
+  beginLong(clips[0]);
   setPlaying(!calm.matches);
-  if (clips.length > 1) say(`Making ${clips.length} films side by side.`);
+  if (isEndless()) say("Making a film without an end. Stop keeps it.");
+  else if (panes[0].total === null) say("Making the film.");
+  else if (clips.length > 1) say(`Making ${clips.length} films side by side.`);
   else say(`Making ${panes[0].total} ${panes[0].total === 1 ? "unit" : "units"}.`);
 }
 
@@ -86,7 +95,8 @@ function endOne(head) {
   pane.end(head);
   film.over = panes.every((each) => each.over);
   if (head.status === "done" && panes.length === 1) {
-    say(`Done: ${pane.total === 1 ? "1 unit" : `${pane.total} units`} in ${head.seconds.toFixed(1)} seconds.`);
+    const units = pane.total ?? pane.made;
+    say(`Done: ${units === 1 ? "1 unit" : `${units} units`} in ${head.seconds.toFixed(1)} seconds.`);
   }
   wake();
 }
@@ -95,18 +105,23 @@ function conclude({ status: how, message, summary }) {
   panes.forEach((pane) => pane.end({ status: "stopped" }));
   film.over = true;
   film.summary = summary;
+  direct(false);
   if (summary.contenders.length) {
     fillVerdict(find("verdict table"), summary);
     find("link").href = linkTo(film.clips);
     const files = new URL(`gradio_api/units/${encodeURIComponent(film.job)}/`, document.baseURI);
     const names = { save: "run.videoar", "save-mp4": "film.mp4", "save-gif": "film.gif" };
-    for (const [name, file] of Object.entries(names)) find(name).href = files + file;
+    for (const [name, file] of Object.entries(names)) {
+      find(name).href = files + file;
+      find(name).hidden = isEndless(); // its making is not kept
+    }
     find("verdict").hidden = false;
   }
-  const made = summary.contenders.reduce((sum, contender) => sum + contender.units.length, 0);
+  const made = summary.contenders.reduce((sum, contender) => sum + contender.units_made, 0);
   const total = summary.contenders.reduce((sum, contender) => sum + contender.units_total, 0);
+  const stopped = made ? `Stopped after ${made}${total ? ` of ${total}` : ""} units. What was made stays here.` : "Stopped.";
   if (how === "failed") say(message);
-  else if (how === "stopped") say(made ? `Stopped after ${made} of ${total} units. What was made stays here.` : "Stopped.");
+  else if (how === "stopped") say(message ?? stopped);
   else if (panes.length > 1) say(verdictSentence(summary));
   wake();
 }
@@ -145,7 +160,8 @@ function playOn(passed) {
     clock.part += (passed * film.fps * Number(speed.value)) / 1000;
     const steps = Math.floor(clock.part);
     clock.part -= steps;
-    if (clock.frame + steps <= last) {
+    if (film.long && (film.over || panes[0].exact)) playLong(steps);
+    else if (clock.frame + steps <= last) {
       clock.frame += steps;
       clock.waited = 0;
     } else {
@@ -163,11 +179,15 @@ function playOn(passed) {
 
 function show() {
   panes.forEach((pane, index) => pane.show(clock.frame, panes[(index + view.swapped) % panes.length]));
+  if (film.long) showLong();
   if (Number(scrub.value) !== clock.frame) scrub.value = clock.frame;
-  const text = `${clock.frame + 1} / ${film.frames}`;
+  const at = minutes(clock.frame / film.fps);
+  const text = film.long
+    ? `${at} / ${isEndless() ? "endless" : minutes(film.frames / film.fps)}`
+    : `${clock.frame + 1} / ${film.frames}`;
   if (time.textContent !== text) {
     time.textContent = text;
-    scrub.setAttribute("aria-valuetext", `frame ${clock.frame + 1} of ${film.frames}`);
+    scrub.setAttribute("aria-valuetext", film.long ? at : `frame ${clock.frame + 1} of ${film.frames}`);
   }
 }
 
@@ -212,14 +232,14 @@ function setPlaying(playing) {
 
 function togglePlaying() {
   if (!film.job) return;
-  if (!clock.playing && clock.frame >= film.frames - 1) clock.frame = 0;
+  if (!clock.playing && film.over && clock.frame >= lastFrame()) clock.frame = firstFrame();
   setPlaying(!clock.playing);
 }
 
 function seek(frame) {
   if (!film.frames) return;
   setPlaying(false);
-  clock.frame = Math.max(0, Math.min(film.frames - 1, frame));
+  clock.frame = Math.max(firstFrame(), Math.min(film.long ? lastFrame() : film.frames - 1, frame));
   show();
 }
 
@@ -228,7 +248,7 @@ const KEYS = {
   ArrowLeft: () => seek(clock.frame - 1),
   ArrowRight: () => seek(clock.frame + 1),
   Home: () => seek(0),
-  End: () => seek(film.frames - 1),
+  End: () => seek(film.long ? edge() : film.frames - 1),
   f: () => swap(true),
   z: () => magnify(ZOOMS[(ZOOMS.indexOf(view.zoom) + 1) % ZOOMS.length]),
   p: () => present(true),

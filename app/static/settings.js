@@ -19,10 +19,11 @@ function list() {
     ["Prompt", film.prompt],
     ["Units", film.plan],
     ["Seed", film.seed],
-    ["Size", `${film.width} × ${film.height}, ${film.frames} frames, ${film.fps} per second`],
+    ["Size", `${film.width} × ${film.height}, ${film.frames ? `${film.frames} frames` : "endless"}, ${film.fps} per second`],
     ["Steps", film.steps ?? "the model's own"],
   ];
   if (film.stopped_after_units !== undefined) rows.push(["Stopped", `after ${film.stopped_after_units} units, ${film.kept_frames} frames kept`]);
+  for (const [time, prompt] of film.storyboard ?? []) rows.push([`From ${time} s`, prompt]);
   element.querySelector("dl").replaceChildren(...rows.map(([name, value]) => row(name, String(value))));
 }
 

@@ -7,7 +7,7 @@ const COLUMNS = [
   ["First picture", (c) => seconds(c.first_picture_s), (s, i) => s.first_picture === i],
   ["Finished", (c) => (c.status === "done" ? seconds(c.device_s) : c.status), (s, i) => s.first_finished === i],
   ["Pictures per s", (c) => (c.pictures_per_s ? c.pictures_per_s.toFixed(1) : "–")],
-  ["Units × steps", (c) => `${c.units.length} × ${c.settings.steps}`],
+  ["Units × steps", (c) => `${c.units_made} × ${c.settings.steps}`],
   ["Cache", (c) => bytes(c.cache_bytes)],
 ];
 

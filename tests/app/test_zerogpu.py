@@ -131,6 +131,16 @@ def test_a_comparison_is_one_call(fake, api):
     assert api.count("schedule") == before + 1
 
 
+def test_a_long_film_is_a_chain_of_calls(fake, api):
+    before = api.count("schedule")
+    player, _, film, settings = fake.predict(**GOOD, more={"seconds": 12}, api_name="/generate")
+    assert (player["status"], settings["frames"]) == ("done", 97)
+    shown, _ = read_video(film)
+    assert len(shown) == 97
+    assert np.abs(shown[:29].astype(float) - film_of(7)).mean() < 6
+    assert api.count("schedule") == before + 2
+
+
 def test_what_does_not_fit_the_model_is_refused_before_a_gpu_is_asked_for(fake, api):
     before = api.count("schedule")
     with pytest.raises(AppError, match="fewer cubes"):

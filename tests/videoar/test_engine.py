@@ -178,7 +178,11 @@ def test_prompts_switch_while_the_engine_works(tiny_model, make_engine):
     for _ in session:
         pass
     session.switch("too late")
-    race = engine.race([Request("a red ball", "frame", seed=1)])
+    alone = engine.race([Request("a red ball", "frame", seed=1, steps=1, endless=True)], unread=4, keep=False)
+    alone.switch("two fish")
+    assert next(turn.event.prompt for turn in alone if isinstance(turn.event, PromptSwitched)) == "two fish"
+    alone.stop()
+    race = engine.race([Request("a red ball", "frame", seed=1)] * 2)
     with pytest.raises(ValueError, match="comparison"):
         race.switch("two fish")
 

@@ -96,6 +96,11 @@ def test_the_slow_one_does_not_hold_the_quick_one_up():
     assert order[:last_quick].count(0) <= 4
 
 
+def test_one_after_another_if_it_is_no_contest():
+    turns = race(_Any(), [Request("a"), Request("b")], sleeper({"a": 0.001, "b": 0.0}, 3), one_by_one=True)
+    assert [turn.contender for turn in turns][2:] == [0] * 3 + [1] * 3
+
+
 def test_one_contenders_failure_leaves_the_others_going(tiny_model):
     def run(model, request, overlap):
         events = generate(model, request, overlap=overlap)

@@ -1,0 +1,112 @@
+"""Films without an end in the page: played while they are made, directed, stopped, and ended with their page."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from tests.app.fake import pictures_of
+from videoar.video import read_settings, read_video
+
+from .steps import ask, picture, shown_frame, status, wait_for_settings
+
+
+@pytest.fixture(scope="module")
+def quick_server(start):
+    """A page that makes films about as fast as they play, so that an endless one moves on."""
+    return start(0.02)
+
+
+def begin(page, length: str = "endless", **asked) -> None:
+    ask(page, **asked)
+    page.check(f"#va-options input[value={length}]", force=True)
+    page.click("#va-go")
+
+
+def wait_for_frame(page, frame: int) -> None:
+    page.wait_for_function("frame => +document.querySelector('.va-scrub').value >= frame", arg=frame)
+
+
+def idle(server, seconds: float = 15.0) -> bool:
+    """Whether the device gets nothing more to do."""
+    engine, end = server.device._ready.result()[1], time.monotonic() + seconds
+    while engine.load() != (0, 0) and time.monotonic() < end:
+        time.sleep(0.05)
+    return engine.load() == (0, 0)
+
+
+def test_an_endless_film_plays_switches_and_is_kept(open_page, quick_server, shot, tmp_path):
+    page = open_page(quick_server)
+    begin(page, seed=7)
+    page.wait_for_selector("#va-switch", state="visible")
+    wait_for_frame(page, 30)  # longer than a clip
+    page.fill("#va-prompt textarea", "a dark ball")
+    page.press("#va-prompt textarea", "Control+Enter")
+    page.wait_for_selector(".va-marks i", state="attached")
+    first = int(page.get_attribute(".va-marks i", "data-first"))
+    assert first > 30
+    assert status(page).endswith("a dark ball")
+    wait_for_frame(page, first)
+    assert page.text_content(".va-scene") == "a dark ball"
+    shot(page, "endless")
+    page.click(".va-play")
+    at = shown_frame(page)
+    difference = np.abs(picture(page)[..., :3].astype(float) - pictures_of(7, at, at + 1)[0] // 3)
+    assert difference.mean() < 4
+    page.click("#va-stop")
+    page.wait_for_selector("#va-film video")
+    wait_for_settings(page, "a dark ball")
+    assert not page.is_visible("#va-switch")
+    assert idle(quick_server)
+    with page.expect_download() as download:
+        page.locator("#va-video a[download], #va-video button[aria-label*=ownload]").first.click()
+    download.value.save_as(tmp_path / "film.mp4")
+    settings, (film, _) = read_settings(tmp_path / "film.mp4"), read_video(tmp_path / "film.mp4")
+    assert settings["storyboard"] == [[first / 8, "a dark ball"]]
+    assert settings["kept_frames"] == len(film) > first
+    assert np.abs(film[20].astype(float) - pictures_of(7, 20, 21)[0]).mean() < 6
+
+
+def test_a_closed_tab_leaves_nothing_running(open_page, quick_server):
+    page = open_page(quick_server)
+    begin(page)
+    wait_for_frame(page, 2)
+    page.close()
+    assert idle(quick_server)
+
+
+def test_a_film_that_nobody_plays_does_not_run_away(open_page, quick_server):
+    page = open_page(quick_server, reduced_motion="reduce")
+    begin(page)
+    page.wait_for_function("parseInt(document.querySelector('.va-fact-units').textContent) >= 8")
+    assert page.get_attribute(".va-play", "data-playing") == "false"
+    made = page.text_content(".va-fact-units")
+    while True:  # until it rests
+        time.sleep(1.5)
+        if made == (made := page.text_content(".va-fact-units")):
+            break
+    assert int(made) < 40
+    page.click(".va-play")
+    wait_for_frame(page, 4)
+    page.click("#va-stop")
+    page.wait_for_selector("#va-film video")
+
+
+def test_seconds_end_by_themselves_and_can_be_scrubbed(open_page, quick_server, shot):
+    page = open_page(quick_server, viewport={"width": 360, "height": 780}, color_scheme="dark")
+    page.fill(".va-seconds", "35")
+    page.dispatch_event(".va-seconds", "input")
+    begin(page, "seconds", seed=7, plan="full")
+    page.wait_for_selector(".va-pane[data-phase=done]", timeout=60_000)
+    page.wait_for_selector("#va-film video")
+    shot(page, "seconds-phone-dark")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.text_content(".va-time").endswith("/ 0:35")
+    for frame in (200, 10):
+        page.evaluate("n => { const s = document.querySelector('.va-scrub'); s.value = n; s.oninput(); }", frame)
+        page.wait_for_timeout(500)  # it has to be decoded first
+        assert shown_frame(page) == frame
+        true = pictures_of(7, frame, frame + 1)[0]
+        assert np.abs(picture(page)[..., :3].astype(float) - true).mean() < 4
