@@ -1,17 +1,19 @@
-"""`python -m bench builtin | gpu | long | media | plans`."""
+"""`python -m bench builtin | experiments | gpu | long | media | plans | profile`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import builtin, gpu, long, media, plans
+from . import builtin, experiments, gpu, long, media, plans, profile
 
 NAMES = {
     "builtin": builtin.main,
+    "experiments": experiments.main,
     "gpu": gpu.main,
     "long": long.main,
     "media": media.main,
     "plans": plans.main,
+    "profile": profile.main,
 }
 
 

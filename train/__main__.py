@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=float, default=80.0, help="`plan`: GiB of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="steps of this stage instead of the preset's")
+    parser.add_argument(
+        "--patience", type=int, help="evaluate at every checkpoint, stop after so many without a better one (0: never)"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument(
         "--compile", action="store_true", help="compile the blocks (faster after some minutes; needs a C++ compiler)"
@@ -92,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
             args.fsdp,
             args.gpus,
             args.memory,
+            args.patience,
         )
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)

@@ -18,6 +18,7 @@ from videoar.provenance import commit, hardware
 
 from .presets import ServePreset
 from .run import Run
+from .stopping import best_snapshot
 
 RECORD = "record.json"  # of a stage that was adopted: what export writes of it into videoar.json
 PARTS = ("text", "vae")  # the stages whose results can be adopted
@@ -79,8 +80,8 @@ def export(workshop, out: Path) -> Path:
     tensors = saved[0]
     transformer, step = w.new_transformer(), saved[1]["step"]
     average = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
-    if w.init is not None:  # one of the stage's snapshots
-        average, step = read_snapshot(w.init)
+    if (snapshot := w.init or best_snapshot(w.folder(stage))) is not None:
+        average, step = read_snapshot(snapshot)
     transformer.load_state_dict(average)
     codec = w.codec(finished=True)
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -77,7 +78,7 @@ def train(
     compiled: bool = False,
     fsdp: bool = False,
     progress: Callable[[Row], None] = lambda row: None,
-    on_save: Callable[[int, dict[str, torch.Tensor]], None] = lambda step, average: None,
+    on_save: Callable[[int, dict[str, torch.Tensor]], bool] = lambda step, average: False,
 ) -> dict[str, torch.Tensor]:
     """Train to the preset's number of steps, continuing from the newest checkpoint; return the averaged weights.
 
@@ -87,6 +88,7 @@ def train(
     text: None where the source keeps the embeddings of its captions.
     fsdp: shard every network among the processes (torch's fully_shard). Checkpoints hold whole tensors either way, so
     that any number of processes can go on.
+    on_save: called at every checkpoint with the averaged weights; true ends the training there.
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
     save_every = save_every or preset.save_every
@@ -157,21 +159,24 @@ def train(
         shift = excerpt_shift(preset.shift, plan.grid.T / grid.T)
         return Draw(step, plan, shift, embeddings.to(device), no_text, noise, latents)
 
-    def save() -> None:
+    def save() -> bool:
+        """Whether to stop."""
         tensors = {f"{name}.{k}": v for name, part in method.trained.items() for k, v in part.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in average.tensors.items()}
         for i, optimizer in enumerate(every_optimizer):
             tensors |= flatten_optimizer(optimizer.state_dict(), f"opt{i}")
         tensors = {k: whole(v) for k, v in tensors.items()}  # every process has its shard to give
+        stop = [False]
         if accelerator.is_main_process:
             run.save(step, tensors, {"clips": len(source), "seed": seed})
-            on_save(step, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})
-        accelerator.wait_for_everyone()
+            stop = [on_save(step, {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")})]
+        return broadcast_object_list(stop)[0]
 
     began, first = time.monotonic(), step
     while step < preset.steps:
         if step % save_every == 0 and step > first:
-            save()
+            if save():
+                break
             source.refresh()
         lr = learning_rate(step, preset.steps, preset.lr, preset.warmup, preset.decay)
         draws = [draw(micro) for micro in range(preset.accumulate)]
@@ -215,7 +220,8 @@ def train(
             }
             run.log(**row)
             progress(row)
-    save()
+    else:
+        save()
     return {k: whole(v) for k, v in average.tensors.items()}
 
 

@@ -71,7 +71,8 @@ class FlowPreset:
     `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
-    at the start, guided by so much.
+    at the start, guided by so much. `patience` above 0: an evaluation at every checkpoint, and an end after so many of
+    them without a better one.
     """
 
     steps: int = 1800
@@ -91,6 +92,7 @@ class FlowPreset:
     context_noise: float = 0.0
     teacher_guidance: float = 0.0
     save_every: int = 200
+    patience: int = 0
 
     def served(self) -> list[str]:
         """The plans of whole clips, in order: what a model trained so can be asked for."""
@@ -274,6 +276,46 @@ WAN = Preset(
     serve_base=ServePreset(steps=50, guidance_scale=5.0),
 )
 
+# As small as can be while most of a clip can still be read off (the ceilings stand in docs/experiments.md): for
+# experiments that need many runs. `adopt --init assets/builtin` gives it text encoder and codec.
+TINY_PLANS = (Share("cube:2x2x2", 1.0),)
+
+TINY = Preset(
+    name="tiny",
+    size=64,
+    frames=13,
+    fps=4,
+    pool_clips=8192,
+    transformer=TransformerPreset(width=64, layers=2, heads=1, ffn=256, freq_dim=64),
+    base=FlowPreset(steps=500, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
+    causal=FlowPreset(
+        steps=80, batch=8, lr=1.5e-3, warmup=20, decay=0.5, ema=0.99, plans=TINY_PLANS, context_noise=0.2
+    ),
+    guidance=FlowPreset(
+        steps=60,
+        batch=16,
+        lr=5e-4,
+        warmup=10,
+        decay=0.5,
+        ema=0.99,
+        text_drop=0.0,
+        plans=TINY_PLANS,
+        teacher_guidance=3.0,
+    ),
+    dmd=DMDPreset(
+        steps=60,
+        batch=8,
+        lr=1e-4,
+        fake_lr=3e-4,
+        warmup=5,
+        fake_updates=2,
+        fakes_first=10,
+        real_guidance=3.0,
+        ema=0.95,
+        plans=TINY_PLANS,
+    ),
+)
+
 # A few steps of everything in seconds: for the tests and for trying a change.
 SMOKE = Preset(
     name="smoke",
@@ -326,7 +368,7 @@ SMOKE_WAN = dataclasses.replace(
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, prediction_type="flow"),
 )
 
-PRESETS = {p.name: p for p in (CPU, GPU, WAN, SMOKE, SMOKE_WAN)}
+PRESETS = {p.name: p for p in (CPU, GPU, WAN, TINY, SMOKE, SMOKE_WAN)}
 
 
 def get_preset(name: str) -> Preset:

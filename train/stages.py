@@ -27,11 +27,13 @@ from .data import NO_TEXT, SHARD, Pool, make_video_shard, sample_worlds, trim
 from .device import computes_in_bfloat16
 from .dmd import SCORERS, SymmetricDMD
 from .estimate import report
-from .export import RECORD, adopt, export, model_info
+from .export import RECORD, adopt, export, model_info, read_snapshot
 from .flow import FlowTraining
 from .generator import Method, train
+from .judge import Judge
 from .run import Run
 from .sample import clip_noise, sample_latents
+from .stopping import EarlyStopping, best_snapshot
 from .text import make_encoder, make_tokenizer, train_text
 from .vae import fit_linear_codec, new_wan_vae, set_latent_statistics, train_codec
 from .videos import find_videos
@@ -154,7 +156,7 @@ def stage_sample_base(w: Workshop, progress: Rows) -> None:
             noise = torch.stack([clip_noise(name, (len(plan.unit_ids()), values)) for name in names]).to(w.device)
             embedded = text(chosen)
             with torch.autocast(w.device.type, torch.bfloat16, enabled=computes_in_bfloat16()):
-                z = sample_latents(transformer, embedded, no_text, plan, serve, noise)
+                z = sample_latents(transformer, embedded, no_text, plan, serve, noise[None])
             latents.append(z.half().cpu())
             embeddings += [trim(t) for t in embedded]
         pool.write(index, torch.cat(latents), embeddings, captions=captions)
@@ -178,15 +180,24 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
 
 
 def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
-    """Train, then write the averaged network beside the checkpoint."""
+    """Train, then write the averaged network, or the best one that was evaluated, beside the checkpoint."""
     source, preset, folder = w.source(stage), w.flow(stage), w.folder(stage)
     text = w.text() if w.preset.playworld or source.no_text() is None else None  # a large one is not loaded for nothing
 
-    def on_save(step: int, average: dict[str, torch.Tensor]) -> None:
+    stopping = None
+    if preset.patience:
+        stopping = EarlyStopping(
+            folder, preset.patience, Judge(w, stage), lambda weights, path: write_transformer(w, weights, path)
+        )
+        if stopping.spent():
+            return
+
+    def on_save(step: int, average: dict[str, torch.Tensor]) -> bool:
         if stage == "dmd":
             write_transformer(w, average, folder / "snapshots" / f"step-{step:06d}")
         if text is not None and (step % SHEET_EVERY == 0 or step == preset.steps):
             draw_samples(w, stage, text, average, folder / f"samples-{step:06d}.png")
+        return stopping is not None and stopping(step, average)
 
     average = train(
         Run(folder),
@@ -201,7 +212,8 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         progress=progress,
         on_save=on_save,
     )
-    write_transformer(w, average, folder / "transformer")
+    best = best_snapshot(folder) if stopping else None
+    write_transformer(w, average if best is None else read_snapshot(best)[0], folder / "transformer")
 
 
 def write_transformer(w: Workshop, weights: dict[str, torch.Tensor], folder: Path) -> None:

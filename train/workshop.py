@@ -41,10 +41,13 @@ class Workshop:
     fsdp: bool = False
     gpus: int = 1
     memory: float = 80.0  # GiB of one GPU
+    patience: int | None = None
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps must be at least 1, not {self.steps}")
+        if self.patience is not None and self.patience < 0:
+            raise ValueError(f"--patience is a number of evaluations, 0 for no early stopping, not {self.patience}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be at least 1, not {self.threads}")
         if self.threads:
@@ -61,6 +64,8 @@ class Workshop:
         """The FlowPreset of a stage (DMDPreset of `dmd`), with what was asked for instead."""
         preset = getattr(self.preset, stage)
         asked: dict[str, Any] = {"steps": self.steps} if self.steps else {}
+        if self.patience is not None:
+            asked["patience"] = self.patience
         if stage == "dmd" and self.scorers:
             asked["scorers"] = self.scorers
         return dataclasses.replace(preset, **asked)
