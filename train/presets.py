@@ -287,7 +287,7 @@ TINY = Preset(
     fps=4,
     pool_clips=8192,
     transformer=TransformerPreset(width=64, layers=2, heads=1, ffn=256, freq_dim=64),
-    base=FlowPreset(steps=500, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
+    base=FlowPreset(steps=1500, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
     causal=FlowPreset(
         steps=80, batch=8, lr=1.5e-3, warmup=20, decay=0.5, ema=0.99, plans=TINY_PLANS, context_noise=0.2
     ),
