@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 
 from train.device import computes_in_bfloat16
-from train.flow import FlowMatching, FlowTraining, Noise
+from train.flow import FlowTraining
 from train.generator import train
+from train.judge import flow_loss
 from train.presets import Share, get_preset
 from train.run import Run
 from train.workshop import Workshop
-from videoar.plan import PlanSpec
 from videoar.transformer import VideoARTransformer3DModel
 
 from .machine import machine, write_result
@@ -59,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         losses[name] = {
-            plan: evaluate(transformer.eval(), preset, std, text, source, grid, plan, args.batches)
-            for plan in (CUBE, FRAME)
+            plan: evaluate(transformer.eval(), preset, std, text, source, plan, args.batches) for plan in (CUBE, FRAME)
         }
     result = machine() | {
         "steps": args.steps,
@@ -74,15 +73,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-@torch.no_grad()
-def evaluate(transformer, preset, std, text, source, grid, plan: str, batches: int) -> list[float]:
+def evaluate(transformer, preset, std, text, source, plan: str, batches: int) -> list[float]:
     """Losses of other draws of clips, captions and noise than training's, the same ones for every network."""
-    module = FlowMatching(transformer, dataclasses.replace(preset, context_noise=0.0), std)
-    built, losses = PlanSpec.parse(plan).build(grid), []
+    losses = []
     for i in range(batches):
         batch = source.batch(10**9 + i, 16)
         with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16()):
-            losses.append(module(batch.latents_BCFHW, text(batch.prompts), built, preset.shift, Noise(i)).item())
+            losses.append(flow_loss(transformer, preset, std, batch, text(batch.prompts), plan, seed=i))
     return losses
 
 

@@ -190,6 +190,7 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
             folder, preset.patience, Judge(w, stage), lambda weights, path: write_transformer(w, weights, path)
         )
         if stopping.spent():
+            write_best(w, folder)
             return
 
     def on_save(step: int, average: dict[str, torch.Tensor]) -> bool:
@@ -212,8 +213,15 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         progress=progress,
         on_save=on_save,
     )
-    best = best_snapshot(folder) if stopping else None
-    write_transformer(w, average if best is None else read_snapshot(best)[0], folder / "transformer")
+    write_transformer(w, average, folder / "transformer")
+    if stopping is not None:
+        write_best(w, folder)
+
+
+def write_best(w: Workshop, folder: Path) -> None:
+    best = best_snapshot(folder)
+    assert best is not None, "an evaluation leaves its weights behind"
+    write_transformer(w, read_snapshot(best)[0], folder / "transformer")
 
 
 def write_transformer(w: Workshop, weights: dict[str, torch.Tensor], folder: Path) -> None:
