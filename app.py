@@ -7,7 +7,7 @@ import sys
 from functools import partial
 
 from app.device import ON_ZERO_GPU, make_device  # first: on ZeroGPU it must come before torch
-from app.model import load_model
+from app.model import load_model, named
 from app.server import DEFAULT_PORT, launch, serve_forever
 from videoar.folders import find_folder
 
@@ -17,7 +17,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="app.py", description="Make videos unit by unit in the browser.")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0 for the whole network)")
     parser.add_argument("--port", type=int, help=f"port to listen on (default: the first free one from {DEFAULT_PORT})")
-    parser.add_argument("--model", help="model folder or hub id (default: the built-in model)")
+    parser.add_argument(
+        "--model",
+        action="append",
+        help="model folder or hub id (default: the built-in model); repeat it to compare several with each other",
+    )
     parser.add_argument("--device", help='torch device, such as "cpu" or "cuda" (default: the best there is)')
     parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32 on a CPU, else bfloat16)")
     parser.add_argument("--offload", help="for small GPUs: text keeps the text encoder in CPU memory, blocks more")
@@ -29,9 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     # On ZeroGPU there is no GPU to be found yet: the weights are put there all the same, and nothing can run.
     where = options.device or ("cuda" if ON_ZERO_GPU else None)
-    device = make_device(partial(load_model, options.model, where, warm_up=not ON_ZERO_GPU, **chosen))
+    loads = {
+        name: partial(load_model, path, where, warm_up=not ON_ZERO_GPU, **chosen)
+        for name, path in named(options.model or [None]).items()
+    }
+    device = make_device(loads)
     try:
-        find_folder(options.model)  # said before there is a page that could not make films
+        for path in options.model or [None]:
+            find_folder(path)  # said before there is a page that could not make films
         server = launch(device, options.host, options.port)
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)

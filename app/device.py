@@ -8,9 +8,10 @@ from spaces.config import Config as SpacesConfig  # isort: skip
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 from typing import Any, Protocol
 
 from app.legs import Legs
@@ -24,6 +25,9 @@ ON_ZERO_GPU = bool(SpacesConfig.zero_gpu)
 _ZERO_GPU_START_SECONDS = 15
 # Events of a film that may wait for its reader: a unit or two.
 _UNREAD = 8
+
+# What makes the model; or, for several, what makes each of them, by name, the usual one first.
+Load = Callable[[], Any] | Mapping[str, Callable[[], Any]]
 
 
 class Running(Protocol):
@@ -39,31 +43,62 @@ class Running(Protocol):
 
 
 class Device(Protocol):
-    """What the page needs of the machine behind it."""
+    """What the page needs of the machine behind it. names: of the models to choose from; empty if there is one only."""
+
+    names: tuple[str, ...]
 
     def start(self) -> None:
         """Begins to load the model."""
 
     def model(self, seconds: float | None = None) -> Any:
-        """The model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
+        """The usual model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
 
-    def run(self, requests: Sequence[Request]) -> Running:
-        """Begins a film, or a comparison of several. Raises ValueError for what cannot be made, or not now."""
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
+        """Begins a film, or a comparison of several. Raises ValueError for what cannot be made, or not now.
+
+        models: for each request the name of its model, or None for the usual one.
+        """
 
     def close(self) -> None:
         """Ends everything."""
 
 
-def make_device(load: Callable[[], Any]) -> Device:
-    """The device of this machine. load: makes the model; called once."""
+def make_device(load: Load) -> Device:
+    """The device of this machine. load: called once."""
     return ZeroGpuDevice(load) if ON_ZERO_GPU else EngineDevice(load)
+
+
+class _Models:
+    """The models of a device, loaded one after another."""
+
+    def __init__(self, load: Load) -> None:
+        self._loads = dict(load) if isinstance(load, Mapping) else {"": load}
+        self.names = tuple(self._loads) if len(self._loads) > 1 else ()
+        self.loaded: list[Any] = []
+
+    def load(self) -> Any:
+        """Loads all of them; returns the usual one. They are called what they are called here, in files as well."""
+        for name, load in self._loads.items():
+            model = load()
+            self.loaded.append(replace(model, info=replace(model.info, name=name)) if self.names else model)
+        return self.loaded[0]
+
+    def pick(self, requests: Sequence[Request], names: Sequence[str | None]) -> list[Any]:
+        """The model of every request. Raises ValueError for a name that is not served."""
+        for name in names:
+            if name is not None and name not in self.names:
+                known = f"choose one of {', '.join(self.names)}" if self.names else "there is one model only"
+                raise ValueError(f"no model {str(name)[:80]!r} is served here: {known}")
+        wanted = [*names, *[None] * (len(requests) - len(names))]
+        return [self.loaded[self.names.index(name) if name else 0] for name in wanted]
 
 
 class EngineDevice:
     """One engine thread owns the device; the model loads in the background while the page is already there."""
 
-    def __init__(self, load: Callable[[], Any], make_engine: Callable[[Any], Any] | None = None) -> None:
-        self._load = load
+    def __init__(self, load: Load, make_engine: Callable[[Any], Any] | None = None) -> None:
+        self._models = _Models(load)
+        self.names = self._models.names
         self._make_engine = make_engine
         self._ready: Future[tuple[Any, Any]] = Future()
 
@@ -76,7 +111,7 @@ class EngineDevice:
         except FutureTimeoutError:  # before Python 3.11 not the same as TimeoutError
             raise TimeoutError("the model is still loading") from None
 
-    def run(self, requests: Sequence[Request]) -> Running:
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
         from videoar.engine import Busy  # loads the whole library, which the page need not wait for
 
         model, engine = self._ready.result()
@@ -85,7 +120,8 @@ class EngineDevice:
             {"unread": _UNREAD, "keep": not _is_long(model, requests[0])} if len(requests) == 1 else {}
         )
         try:
-            return _EngineRun(engine.race(requests, **alone), len(requests))
+            picked = self._models.pick(requests, models)
+            return _EngineRun(engine.race(requests, picked, **alone), len(requests))
         except Busy as error:
             raise ValueError(f"the server is busy: {error}") from None
 
@@ -95,7 +131,7 @@ class EngineDevice:
 
     def _prepare(self) -> None:
         try:
-            model = self._load()
+            model = self._models.load()
             if self._make_engine is None:
                 from videoar.engine import Engine
 
@@ -136,14 +172,15 @@ class ZeroGpuDevice:
     A film that is longer than a few clips is a chain of calls, so that none of them asks for more than a visitor has.
     """
 
-    def __init__(self, load: Callable[[], Any], generate: Callable[..., Iterator[Any]] | None = None) -> None:
-        self._load = load
+    def __init__(self, load: Load, generate: Callable[..., Iterator[Any]] | None = None) -> None:
+        self._models = _Models(load)
+        self.names = self._models.names
         self._generate = generate
         self._model: Any = None
         self._call = spaces.GPU(duration=self._seconds)(self._messages)
 
     def start(self) -> None:
-        self._model = self._load()
+        self._model = self._models.load()
         if self._generate is None:
             from videoar.generate import generate
 
@@ -152,31 +189,34 @@ class ZeroGpuDevice:
     def model(self, seconds: float | None = None) -> Any:
         return self._model
 
-    def run(self, requests: Sequence[Request]) -> Running:
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
         # Here, where a ValueError keeps its sentence; from the other process only its name would come back.
-        for request in requests:
-            resolve(self._model, request)
-        if len(requests) == 1 and _is_long(self._model, requests[0]):
-            return Legs(lambda leg: self._call([leg]), self._model, requests[0])
-        return _ZeroGpuRun(self._call(requests))
+        picked = self._models.pick(requests, models)
+        for request, model in zip(requests, picked, strict=True):
+            resolve(model, request)
+        if len(requests) == 1 and _is_long(picked[0], requests[0]):
+            return Legs(lambda leg: self._call([leg], models), picked[0], requests[0])
+        return _ZeroGpuRun(self._call(requests, models))
 
     def close(self) -> None:
         pass
 
-    def _messages(self, requests: Sequence[Request]) -> Generator[Message, None, None]:
+    def _messages(self, requests: Sequence[Request], models: Sequence[str | None]) -> Generator[Message, None, None]:
         from videoar.race import race
 
         assert self._generate is not None, "start() comes before the first film"
+        picked = self._models.pick(requests, models)
         # The pieces of a long film are put together where they arrive.
-        keep = not _is_long(self._model, requests[0])
-        yield from messages(race(self._model, requests, self._generate, keep=keep), len(requests))
+        keep = not _is_long(picked[0], requests[0])
+        yield from messages(race(picked, requests, self._generate, keep=keep), len(requests))
 
-    def _seconds(self, requests: Sequence[Request]) -> int:
+    def _seconds(self, requests: Sequence[Request], models: Sequence[str | None]) -> int:
         """How long a run may take, which is what a visitor's quota is asked for."""
-        return _ZERO_GPU_START_SECONDS + round(sum(map(self._film_seconds, requests)))
+        films = zip(requests, self._models.pick(requests, models), strict=True)
+        return _ZERO_GPU_START_SECONDS + round(sum(self._film_seconds(*film) for film in films))
 
-    def _film_seconds(self, request: Request) -> float:
-        info = self._model.info
+    def _film_seconds(self, request: Request, model: Any) -> float:
+        info = model.info
         guidance = info.guidance_scale if request.guidance_scale is None else request.guidance_scale
         passes = (request.steps or info.steps) * (1 if guidance == 1 else 2) + 1  # and the clean one
         # An estimate with room: 2.5 seconds for a pass of the 1.3B model over 81 frames of 832x480, twice.

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from app.device import Device
 from app.limits import MOST_UNITS
-from app.plans import plan_picture
+from app.plans import USUAL_GRID, name, plan_picture
 from app.player import LOGO
 from app.theme import css_variables
 from videoar.cache import KVCache
@@ -21,11 +22,11 @@ from videoar.plan import Grid, Plan, PlanSpec
 from videoar.request import slab_length
 
 _STATIC = Path(__file__).parent / "static"
-_MOST_FRAMES, _MOST_SIDE = 32, 16
-_DEFAULTS = {"frames": 8, "rows": 4, "columns": 4}
+_MOST_FRAMES, _MOST_SIDE = 1000, 256
+_MOST_TOKENS = 1 << 19  # sixteen times those of 81 frames of 832x480; all of them go through a cache
 
 
-def explain_routes() -> list[Route]:
+def explain_routes(device: Device) -> list[Route]:
     """The page and its figures, under /gradio_api/ because everything else belongs to Gradio's page on a Space."""
     page = _page()
 
@@ -34,7 +35,7 @@ def explain_routes() -> list[Route]:
 
     def plan(request: Request) -> Response:
         try:
-            return JSONResponse(read_plan(request.query_params))
+            return JSONResponse(read_plan(request.query_params, served_grid(device)))
         except ValueError as error:
             # Not as a failure of the request: half-typed numbers are part of trying out.
             return JSONResponse({"error": str(error)})
@@ -42,14 +43,26 @@ def explain_routes() -> list[Route]:
     return [Route("/gradio_api/how-it-works", show), Route("/gradio_api/plan", plan)]
 
 
-def read_plan(asked: Mapping[str, str]) -> dict[str, Any]:
+def served_grid(device: Device) -> Grid:
+    """The token grid of the served model's films; the usual one while the model loads."""
+    try:
+        model = device.model(0)
+        return model.grid(model.info)
+    except Exception:  # of which others speak: there is something to explain without a model
+        return USUAL_GRID
+
+
+def read_plan(asked: Mapping[str, str], usual: Grid = USUAL_GRID) -> dict[str, Any]:
     """The figures of the plan that the parameters of an address ask for. Raises ValueError with a sentence.
 
-    plan: such as "cube:2x2x2"; frames, rows, columns: of the token grid; window, sink: see `videoar.request.Request`.
+    plan: such as "cube:2x2x2"; frames, rows, columns: of the token grid, or the usual one; window, sink: see
+    `videoar.request.Request`.
     """
     spec = PlanSpec.parse(asked.get("plan", "cube"))
-    most = {"frames": _MOST_FRAMES, "rows": _MOST_SIDE, "columns": _MOST_SIDE}
-    grid = Grid(*(_whole(name, asked.get(name, str(_DEFAULTS[name])), 1, limit) for name, limit in most.items()))
+    sides = {"frames": (usual.T, _MOST_FRAMES), "rows": (usual.H, _MOST_SIDE), "columns": (usual.W, _MOST_SIDE)}
+    grid = Grid(*(_whole(side, asked[side], 1, most) if side in asked else n for side, (n, most) in sides.items()))
+    if math.prod(grid) > _MOST_TOKENS:
+        raise ValueError(f"this film has {math.prod(grid)} tokens: choose at most {_MOST_TOKENS}, which can be drawn")
     window = _whole("window", asked["window"], 1, 10_000) if asked.get("window") else None
     sink = _whole("sink", asked["sink"], 0, 10_000) if asked.get("sink") else 0
     if sink and window is None:
@@ -80,6 +93,7 @@ def explained(spec: PlanSpec, grid: Grid, window: int | None = None, sink: int =
     units = [unit for plan in plans for unit in plan.units]
     return {
         "plan": str(spec),
+        "name": name(spec),
         "grid": list(grid),
         "scales": list(plans[0].scales),
         "units": [unit for picture in pictures for unit in picture["units"]],

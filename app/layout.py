@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from app.limits import MOST_STEPS
+from app.opened import FILE_TYPES
 from app.player import LOGO, contender_list, film_options, settings_list, unit_picker, unit_player
-from app.recording import SUFFIX
-from app.runs import Runs
+from app.runs import Runs, show_rows
 from videoar import playworld
 from videoar.request import LONGEST_PROMPT
 
@@ -39,8 +40,8 @@ _HEADER = f"""
 _START = "() => { [...document.querySelectorAll('#va-go, #va-race')].find((go) => go.offsetParent)?.click() }"
 
 
-def build_app(runs: Runs) -> gr.Blocks:
-    """The Gradio page around the handlers in `runs`."""
+def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
+    """The Gradio page around the handlers in `runs`. models: names of those to choose from, if there are several."""
     with gr.Blocks(title="VideoAR", analytics_enabled=False, delete_cache=_DELETE_CACHE) as page:
         gr.HTML(_HEADER, apply_default_css=False, elem_id="va-header")
         with gr.Row(elem_id="va-main", equal_height=False):
@@ -63,7 +64,7 @@ def build_app(runs: Runs) -> gr.Blocks:
                         more = film_options()
                         go, stop = _actions("Generate", "va-go", "va-stop")
                     with gr.Tab("Compare", id="compare", render_children=True) as several:
-                        contenders = contender_list()
+                        contenders = contender_list(models)
                         race, stop_all = _actions("Compare", "va-race", "va-stop-all")
                 queue = gr.HTML("", apply_default_css=False, elem_id="va-queue")  # here Gradio says whose turn it is
                 with gr.Row(elem_id="va-seed-row", equal_height=True):
@@ -72,10 +73,12 @@ def build_app(runs: Runs) -> gr.Blocks:
                 model = gr.HTML("Loading the model.", apply_default_css=False, elem_id="va-model")
                 with gr.Accordion("What the built-in model understands", open=False, elem_id="va-guide"):
                     gr.HTML(_guide(), apply_default_css=False)
-                with gr.Accordion("Replay a saved run", open=False, elem_id="va-replay"):
-                    saved = gr.File(label="A .videoar file", file_types=[SUFFIX], height=110, elem_id="va-saved")
+                with gr.Row(elem_id="va-file"):
+                    opened = gr.UploadButton(
+                        "Open a film, its settings or a saved run", file_types=FILE_TYPES, size="sm", elem_id="va-open"
+                    )
             with gr.Column(scale=7, min_width=300, elem_id="va-stage"):
-                player = unit_player()
+                player = unit_player(models)
                 with gr.Row(visible=False, elem_id="va-film") as finished:
                     film = gr.Video(label="Film as MP4", interactive=False, buttons=["download"], elem_id="va-video")
                     settings = settings_list()
@@ -97,15 +100,20 @@ def build_app(runs: Runs) -> gr.Blocks:
         comparing = race.click(
             runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
         )
-        replaying = saved.upload(
-            runs.replay, saved, [player, films], trigger_mode="once", concurrency_limit=_CONCURRENT_REPLAYS, **private
+        rows, form = [finished, all_finished], [prompt, seed, randomise, tabs, plan, steps, contenders]
+        replaying = opened.upload(
+            runs.open_file,
+            opened,
+            [player, films, *rows, *form],
+            trigger_mode="once",
+            concurrency_limit=_CONCURRENT_REPLAYS,
+            **private,
         )
-        rows = [finished, all_finished]
-        making.success(lambda: (gr.Row(visible=True), gr.Row(visible=False)), None, rows, queue=False, **private)
-        for several_made in (comparing, replaying):
-            several_made.success(
-                lambda: (gr.Row(visible=False), gr.Row(visible=True)), None, rows, queue=False, **private
-            )
+        player.select(
+            runs.recall, None, [film, settings, films, *rows, *form], concurrency_limit=_CONCURRENT_REPLAYS, **private
+        )
+        making.success(lambda: show_rows(one=True), None, rows, queue=False, **private)
+        comparing.success(lambda: show_rows(one=False), None, rows, queue=False, **private)
         stopping = gr.on(
             [stop.click, stop_all.click],
             runs.stop,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,8 @@ def read_requests(prompt: Any, contenders: Any, seed: Any, randomise: Any) -> li
     """The films of one run: one for each contender, with the same prompt and seed.
 
     contenders: a list of dictionaries with a `plan` and, where it should not be the model's own, `steps`, `window` and
-    `guidance`. seed: kept if `randomise` is false and there is one; drawn otherwise. Raises ValueError with a sentence
-    that says what to change.
+    `guidance`, and a `model` where several are served. seed: kept if `randomise` is false and there is one; drawn
+    otherwise. Raises ValueError with a sentence that says what to change.
     """
     if not isinstance(contenders, list) or not 1 <= len(contenders) <= MOST_CONTENDERS:
         raise ValueError(f"a comparison has 1 to {MOST_CONTENDERS} contenders, each with a plan")
@@ -48,11 +49,13 @@ def read_requests(prompt: Any, contenders: Any, seed: Any, randomise: Any) -> li
 class Wanted:
     """One run as it was asked for; what depends on the model is settled when that is there.
 
-    seconds: how long the films are; None for a clip of the model's own length, and for endless ones.
+    seconds: how long the films are; None for a clip of the model's own length, and for endless ones. models: the name
+    of each film's model, None for the usual one.
     """
 
     requests: list[Request]
     seconds: float | None = None
+    models: Sequence[str | None] = ()
 
     def settle(self, info: ModelInfo) -> list[Request]:
         """The requests for a model. Raises ValueError for what does not fit it."""
@@ -90,8 +93,10 @@ def _dictionary(value: Any) -> dict[str, Any]:
 
 
 def _choices(contender: Any) -> dict[str, Any]:
-    if not isinstance(contender, dict) or not set(contender) <= {"plan", "steps", "window", "guidance"}:
-        raise ValueError("a contender is a plan and, if you like, steps, window and guidance")
+    if not isinstance(contender, dict) or not set(contender) <= {"plan", "steps", "window", "guidance", "model"}:
+        raise ValueError("a contender is a plan and, if you like, steps, window, guidance and model")
+    if not isinstance(contender.get("model"), str | None):
+        raise ValueError("the model of a contender is a name")
     spec = PlanSpec.parse(contender.get("plan"))  # type: ignore[arg-type]
     # Frame plans have as many units as the film has latent frames, which is not the visitor's to choose here.
     units = math.prod(spec.args) if spec.kind in ("cube", "key_detail") else 1

@@ -28,12 +28,13 @@ def read_link(prompt: str | None, seed: str | None, units: list[str]) -> dict[st
 
 
 def _contender(text: str) -> dict[str, Any]:
-    plan, *numbers = text[:600].split()[:9] or [""]
-    contender: dict[str, Any] = {"plan": plan}
+    said, named, model = text[:800].partition(" model:")  # a name may have spaces, so it comes last
+    plan, *numbers = said.split()[:9] or [""]
+    contender: dict[str, Any] = {"plan": plan} | ({"model": model} if named else {})
     for number in numbers:
         name, _, value = number.partition(":")
         if name not in _NUMBERS:
-            raise ValueError(f"a link's units have steps, window and guidance, not {name[:20]!r}")
+            raise ValueError(f"a link's units have steps, window, guidance and model, not {name[:20]!r}")
         try:
             contender[name] = float(value)
         except ValueError:

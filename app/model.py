@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
+
+from videoar.folders import BUILT_IN, model_name
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +18,12 @@ _MOST_TOKENS_A_SIDE = 8
 _MOST_FRAMES = 5
 # Several threads must win clearly: the decoder and perhaps the browser want a core as well.
 _CLEARLY = 0.8
+
+
+def named(paths: Sequence[str | None]) -> dict[str, str | None]:
+    """Names of the models in these folders or at these hub ids: their own, where no two are the same."""
+    names = [model_name(path or BUILT_IN) for path in paths]
+    return {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
 
 
 def load_model(path: str | None = None, device: str | None = None, warm_up: bool = True, **options: Any) -> Any:

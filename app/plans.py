@@ -9,7 +9,7 @@ from videoar.events import ClipStarted
 from videoar.plan import Grid, Plan, PlanSpec, runs
 
 # The built-in model's token grid; for other models the proportions of the little pictures still tell the story.
-_GRID = Grid(8, 8, 8)
+USUAL_GRID = Grid(8, 8, 8)
 
 _WORDS = {
     "cube": ("Cubes", "Eight boxes of time and space, one after another."),
@@ -20,11 +20,14 @@ _WORDS = {
 }
 
 
-# What a comparison offers: every unit type, and cubes, chunks and scales of several sizes.
-_OFFERED = [
-    *("cube:2x2x2", "cube:1x2x2", "cube:4x2x2", "cube:8x2x2", "cube:2x1x1", "cube:2x4x4"),
-    *("frame:1", "frame:2", "frame:4", "key_detail:4", "key_detail:2", "scale:2", "scale:3", "full"),
-]
+# What a comparison offers: for every kind of plan its name and what its numbers say.
+_KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "cube": ("Cubes", ("parts in time", "parts in height", "parts in width")),
+    "frame": ("Frames", ("frames per unit",)),
+    "key_detail": ("Key frames", ("one key frame in",)),
+    "scale": ("Scales", ("scales",)),
+    "full": ("All at once", ()),
+}
 
 
 def choices() -> list[dict[str, Any]]:
@@ -34,16 +37,18 @@ def choices() -> list[dict[str, Any]]:
             "value": plan,
             "title": title,
             "sentence": sentence,
-            "picture": plan_picture(PlanSpec.parse(plan).build(_GRID)),
+            "picture": plan_picture(PlanSpec.parse(plan).build(USUAL_GRID)),
         }
         for plan, (title, sentence) in _WORDS.items()
     ]
 
 
-def offered() -> list[dict[str, Any]]:
-    """For each plan that a comparison offers its value, name and picture."""
-    plans = map(PlanSpec.parse, _OFFERED)
-    return [{"value": str(plan), "name": name(plan), "picture": plan_picture(plan.build(_GRID))} for plan in plans]
+def kinds() -> list[dict[str, Any]]:
+    """For each kind of plan its name, the names of its numbers and their usual values."""
+    return [
+        {"kind": kind, "name": called, "numbers": list(numbers), "usual": list(PlanSpec.parse(kind).args)}
+        for kind, (called, numbers) in _KINDS.items()
+    ]
 
 
 def name(plan: PlanSpec) -> str:
@@ -67,9 +72,11 @@ def labels(clips: Sequence[ClipStarted]) -> list[str]:
             "steps": f"{clip.steps} steps",
             "window": f"context {window}",
             "guidance_scale": f"guidance {clip.guidance_scale:g}",
+            "model": clip.model,
         }
 
-    differ = [field for field in ("steps", "window", "guidance_scale") if len({getattr(c, field) for c in clips}) > 1]
+    fields = ("steps", "window", "guidance_scale", "model")
+    differ = [field for field in fields if len({getattr(c, field) for c in clips}) > 1]
     return [" · ".join([name(clip.plan.spec), *(said(clip)[field] for field in differ)]) for clip in clips]
 
 

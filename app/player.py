@@ -6,29 +6,37 @@ evaluates what it finds in them: prompts reach the page only through `textConten
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.limits import MORE, MOST_SECONDS
-from app.plans import choices, offered
+from app.plans import choices, kinds
 from videoar import playworld
 
 _STATIC = Path(__file__).parent / "static"
 LOGO = _STATIC / "logo.svg"
+# The player's script, in parts that share one scope.
+_PLAYER = (
+    *("stream", "archive", "frames", "block", "timeline", "verdict", "pane", "player", "long"),
+    *("share", "history", "drop", "blind", "present"),
+)
 
 
-def unit_player() -> gr.HTML:
+def unit_player(models: Sequence[str] = ()) -> gr.HTML:
     """Shows films while they are made. Its value names a job; everything else comes through that job's stream.
 
+    models: names of what is served, if there are several.
     Value: {"job": name, "status": "starting", "done", "stopped" or "failed", ...the figures of a finished run}.
     """
     fields = {name: {"type": "string"} for name in ("job", "status")}
     schema = {"type": "object", "properties": fields, "additionalProperties": {}}
-    parts = ("stream", "frames", "block", "timeline", "verdict", "pane", "player", "long", "present")
-    scripts = tuple(f"{part}.js" for part in parts)
-    return _component("player", scripts, schema, plans=choices(), prompts=list(playworld.example_prompts()))
+    scripts = tuple(f"{part}.js" for part in _PLAYER)
+    prompts = list(playworld.example_prompts())
+    return _component("player", scripts, schema, plans=choices(), prompts=prompts, models=list(models))
 
 
 def unit_picker() -> gr.HTML:
@@ -37,13 +45,19 @@ def unit_picker() -> gr.HTML:
     return _component("picker", ("block.js", "picker.js"), schema, value="cube", plans=choices())
 
 
-def contender_list() -> gr.HTML:
-    """The contenders of a comparison. Its value is a list of dictionaries; whoever reads it must check it."""
+def contender_list(models: Sequence[str] = ()) -> gr.HTML:
+    """The contenders of a comparison. Its value is a list of dictionaries; whoever reads it must check it.
+
+    models: names of what is served, the usual one first, if there are several.
+    """
     fields = {name: {"type": "number"} for name in ("steps", "window", "guidance")}
-    item = {"type": "object", "properties": {"plan": {"type": "string"}} | fields, "required": ["plan"]}
+    fields |= {name: {"type": "string"} for name in ("plan", "model")}
+    item = {"type": "object", "properties": fields, "required": ["plan"]}
     schema = {"type": "array", "items": item, "description": "two to five contenders, each with a plan"}
     value = [{"plan": "cube:2x2x2"}, {"plan": "frame:1"}]
-    return _component("contenders", ("block.js", "contenders.js"), schema, value=value, usual=value, offered=offered())
+    # In the script: if its value comes before its tab is opened, Gradio forgets what else a component was given.
+    offered = json.dumps({"usual": value, "kinds": kinds(), "models": list(models)})
+    return _component("contenders", ("block.js", "contenders.js"), schema, f"const offered = {offered};", value=value)
 
 
 def film_options() -> gr.HTML:
@@ -63,11 +77,11 @@ def head() -> str:
     return f"{_read('head.html')}<style>{_read('style.css')}</style>"
 
 
-def _component(name: str, scripts: tuple[str, ...], schema: dict[str, Any], **kwargs: Any) -> gr.HTML:
+def _component(name: str, scripts: tuple[str, ...], schema: dict[str, Any], script: str = "", **kwargs: Any) -> gr.HTML:
     component = gr.HTML(
         label=name.capitalize(),  # not shown; names the value in the API
         html_template=_read(f"{name}.html"),
-        js_on_load="\n".join(map(_read, scripts)),
+        js_on_load="\n".join([script, *map(_read, scripts)]),
         apply_default_css=False,
         elem_id=f"va-{name}",
         **kwargs,

@@ -23,7 +23,8 @@ from app.hub import Hub, Job
 from app.limits import MOST_STEPS, Wanted, read_film, read_requests
 from app.link import read_link
 from app.long import LongFilm, Pace, is_long
-from app.recording import Recording, read_recording, replay
+from app.opened import form_of, read_file
+from app.recording import SUFFIX, Recording, read_recording, replay
 from app.stopped import film_so_far
 from app.wire import mp4
 from videoar.plan import KINDS, PlanSpec
@@ -40,6 +41,9 @@ _ENDLESS_LOG_BYTES = 16 << 20
 # What the handlers return: player, seed, film and settings; player, seed and films.
 Film = tuple[Any, Any, Any, Any]
 Films = tuple[Any, Any, Any]
+# The form: prompt, seed, new seed or not, tab, plan, steps, contenders.
+Form = tuple[Any, Any, Any, Any, Any, Any, Any]
+_FORM_AS_IT_IS: Form = (gr.skip(),) * 7
 
 
 class Runs:
@@ -78,11 +82,12 @@ class Runs:
         """Makes films of one prompt and seed side by side; the next step always goes to who has used the device least.
 
         contenders: two to five, each with a `plan` and, where it should not be the model's own, `steps`, `window` (of
-        latent frames that are attended to) and `guidance`. Returns the job, its status and all its figures, the seed,
-        and the films as MP4.
+        latent frames that are attended to), `guidance` and, where several are served, `model`. Returns the job, its
+        status and all its figures, the seed, and the films as MP4.
         """
         with _explained():
-            wanted = Wanted(read_requests(prompt, contenders, seed, randomise))
+            requests = read_requests(prompt, contenders, seed, randomise)
+            wanted = Wanted(requests, models=[contender.get("model") for contender in contenders])
         for player, used, films, _ in self._make(wanted, request):
             yield player, used, films
 
@@ -130,14 +135,45 @@ class Runs:
         finally:
             job.stop()
 
-    def replay(self, path: str, request: gr.Request) -> Iterator[tuple[Any, Any]]:
-        """Shows a run that was saved as a file once more, with its true timing; needs no model. Player and films."""
+    def open_file(self, path: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Takes the settings of a file into the form; a saved run is also shown once more, with its true timing.
+
+        Needs no model. Player, films, the rows of one and of several films, form.
+        """
         with _explained():
-            recording = read_recording(path)
+            recording = read_recording(path) if path.lower().endswith(SUFFIX) else None
+            form = _FORM_AS_IT_IS if recording else self._form(read_file(path))
+        if recording is None:
+            yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *form
+            return
+        with suppress(ValueError):  # a run that could not be made here is shown all the same
+            form = self._form(form_of([pane["settings"] for pane in recording.messages[0][0]["panes"]]))
         job = self._hub.new(_owner(request))
         threading.Thread(target=self._play, args=(job, recording), name="replay", daemon=True).start()
         for player, _, films, _ in self._watch(job, None):
-            yield player, films
+            rows = show_rows(one=False) if films else (gr.skip(), gr.skip())
+            yield player, films, *rows, *form
+            form = _FORM_AS_IT_IS
+
+    def recall(self, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """An earlier run of this page: its film, settings and films as far as the server still has them, rows, form.
+
+        The event says the job and, because the job may be forgotten, the settings of its films.
+        """
+        said = event._data if isinstance(event._data, dict) else {}
+        asked = [film for film in _list(said.get("films")) if isinstance(film, dict)]
+        form = _FORM_AS_IT_IS
+        with suppress(ValueError):  # a run that could not be made here is shown all the same
+            form = self._form(form_of(asked))
+        job = self._hub.get(str(said.get("job")))
+        if job is None or job.owner != request.session_hash or not job.films:
+            yield None, None, None, gr.Row(visible=False), gr.Row(visible=False), *form
+            return
+        alone = len(asked) < 2
+        with _film_files(job) as paths:
+            assert paths, "there are films"
+            film, settings, films = (paths[0], job.films[0][1], None) if alone else (None, None, paths)
+            yield film, settings, films, *show_rows(one=alone), *form
 
     def _play(self, job: Job, recording: Recording) -> None:
         """Fills the log of a job with a recorded run, at the pace it had."""
@@ -176,14 +212,7 @@ class Runs:
             return unchanged
         if link is None:
             return unchanged
-        contenders = link["contenders"]
-        return (
-            gr.skip() if link["prompt"] is None else link["prompt"],
-            gr.skip() if link["seed"] is None else link["seed"],
-            link["seed"] is None,
-            gr.Tabs(selected="compare") if len(contenders) > 1 else gr.skip(),
-            _choice(contenders[0]["plan"]) if len(contenders) == 1 else gr.skip(),
-        )
+        return self._form(link)[:5]
 
     def greet(self, request: gr.Request) -> tuple[Any, Any]:
         """Says as HTML which model answers, once it is loaded, and sets the slider to its number of steps."""
@@ -202,7 +231,26 @@ class Runs:
         with suppress(ValueError):  # of which `open_link` speaks
             if (link := _link(request)) and len(link["contenders"]) == 1:
                 steps = int(link["contenders"][0].get("steps") or steps)
+        if others := self._device.names[1:]:
+            text += f" · to compare with it: {', '.join(others)}"
         return html.escape(text), gr.Slider(value=steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps, steps)))
+
+    def _form(self, asked: dict[str, Any]) -> Form:
+        """The form with the settings that `read_link` or `read_file` gave; what they do not say stays as it is."""
+        # A film of a model that is not here is made with the one that is.
+        known = self._device.names
+        contenders = [{k: v for k, v in each.items() if k != "model" or v in known} for each in asked["contenders"]]
+        alone, several = len(contenders) == 1, len(contenders) > 1
+        steps = contenders[0].get("steps") if alone else None
+        return (
+            gr.skip() if asked["prompt"] is None else asked["prompt"],
+            gr.skip() if asked["seed"] is None else asked["seed"],
+            asked["seed"] is None,
+            gr.Tabs(selected="compare" if several else "film") if contenders else gr.skip(),
+            _choice(contenders[0]["plan"]) if alone else gr.skip(),
+            gr.skip() if steps is None else gr.Slider(value=steps, maximum=MOST_STEPS),
+            contenders if several else gr.skip(),
+        )
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -235,7 +283,7 @@ class Runs:
         outcome: dict[str, Any] = {"status": "stopped"}
         if not self._model_is_there(job):
             return outcome
-        running = self._device.run(wanted.settle(self._device.model().info))
+        running = self._device.run(wanted.settle(self._device.model().info), wanted.models)
         job.on_stop(running.stop)
         ended: list[dict[str, Any]] = []
         film: LongFilm | None = None
@@ -308,6 +356,11 @@ def _reads(contender: Any) -> list[dict[str, Any]]:
         for row in rows
         if isinstance(row, dict)
     ]
+
+
+def show_rows(one: bool) -> tuple[gr.Row, gr.Row]:
+    """The rows below the player: of one finished film, or of several."""
+    return gr.Row(visible=one), gr.Row(visible=not one)
 
 
 def _choice(plan: str) -> str:

@@ -18,6 +18,7 @@ from app.layout import build_app
 from app.player import LOGO, head
 from app.routes import job_routes
 from app.runs import Runs
+from app.share import share_routes
 from app.theme import theme
 
 DEFAULT_HOST = "127.0.0.1"
@@ -55,7 +56,7 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         port = int(os.environ["GRADIO_SERVER_PORT"])
     port = free_port(host, port)
     device.start()
-    page = build_app(Runs(device, hub))
+    page = build_app(Runs(device, hub), device.names)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -70,7 +71,7 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         head=head(),
         favicon_path=LOGO,
         # Before Gradio's own routes, of which the last one catches everything.
-        app_kwargs={"routes": [*job_routes(hub), *export_routes(hub), *explain_routes()]},
+        app_kwargs={"routes": [*job_routes(hub), *export_routes(hub), *explain_routes(device), *share_routes(host)]},
     )
     return Server(url, port, page, hub, device)
 

@@ -108,12 +108,21 @@ class Engine:
         resolve(model, request)
         return self._queue_up(self._run(model, request, **options))
 
-    def race(self, requests: Sequence[Request], *, unread: int = _UNREAD, **options: bool) -> Session:
+    def race(
+        self,
+        requests: Sequence[Request],
+        models: Sequence[Model] | None = None,
+        *,
+        unread: int = _UNREAD,
+        **options: bool,
+    ) -> Session:
         """Queues a comparison (see videoar.race), which counts as one clip. Raises as `submit` does.
+
+        models: one for each request; None takes the engine's own.
 
         unread: how many turns may wait for the reader before the device rests. options: of `race`.
         """
-        return self._queue_up(race(self.model, requests, self._run, **options), unread)
+        return self._queue_up(race(models or self.model, requests, self._run, **options), unread)
 
     def _queue_up(self, iterator: Iterator[Any], unread: int = _UNREAD) -> Session:
         job = _Job(iterator, unread)

@@ -278,6 +278,20 @@ def _write_animation(path: Path, pictures: list[Image.Image], settings: dict[str
         pictures[0].save(path, append_images=pictures[1:], exif=exif, quality=80, method=4, **options)
 
 
+def read_animation_settings(path: str | Path) -> dict[str, Any] | None:
+    """The settings inside a GIF or WebP of `Montage.write`, or None. Raises ValueError for what is no such picture."""
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            text = image.info.get("comment") or image.getexif().get(_EXIF_DESCRIPTION)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{Path(path).name} is no GIF or WebP file, or damaged") from error
+    try:
+        settings = json.loads(text) if text else None
+    except ValueError:
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
 def _paletted(pictures: list[Image.Image]) -> Iterator[Image.Image]:
     """With one palette for all, taken from a few of them: palettes of their own would flicker."""
     samples = pictures[:: max(1, len(pictures) // 8)]

@@ -23,9 +23,12 @@ Run = Callable[..., Iterator[Event]]
 class Race(Iterator[Turn]):
     """The turns of up to 5 clips that are being made; with one clip also the handle to direct it by."""
 
-    def __init__(self, model: Model, requests: Sequence[Request], run: Run, one_by_one: bool, keep: bool) -> None:
+    def __init__(
+        self, models: Sequence[Model], requests: Sequence[Request], run: Run, one_by_one: bool, keep: bool
+    ) -> None:
         options = {"overlap": one_by_one or len(requests) == 1} | ({} if keep else {"keep": False})
-        self._clips = {i: run(model, request, **options) for i, request in enumerate(requests)}
+        films = enumerate(zip(models, requests, strict=True))
+        self._clips = {i: run(model, request, **options) for i, (model, request) in films}
         self._alone = self._clips[0] if len(requests) == 1 else None
         self._turns = _turns(self._clips, one_by_one)
 
@@ -44,7 +47,12 @@ class Race(Iterator[Turn]):
 
 
 def race(
-    model: Model, requests: Sequence[Request], run: Run = generate, *, one_by_one: bool = False, keep: bool = True
+    model: Model | Sequence[Model],
+    requests: Sequence[Request],
+    run: Run = generate,
+    *,
+    one_by_one: bool = False,
+    keep: bool = True,
 ) -> Race:
     """Makes up to 5 clips at once, so that at every moment each shows what its settings reach with the same compute.
 
@@ -55,15 +63,17 @@ def race(
 
     With more than one contender at once, decoding does not overlap with denoising, which would slow somebody else down.
 
-    one_by_one: no contest; the first clip is finished before the second one begins. keep: as in `generate`.
+    model: of all contenders, or one for each of them. one_by_one: no contest; the first clip is finished before the
+    second one begins. keep: as in `generate`.
 
     Raises ValueError at once for a request that does not fit the model, or for too few or many of them.
     """
     if not 1 <= len(requests) <= MOST_CONTENDERS:
         raise ValueError(f"a comparison has 1 to {MOST_CONTENDERS} contenders, not {len(requests)}")
-    for request in requests:
-        resolve(model, request)
-    return Race(model, requests, run, one_by_one, keep)
+    models = list(model) if isinstance(model, Sequence) else [model] * len(requests)
+    for each, request in zip(models, requests, strict=True):
+        resolve(each, request)
+    return Race(models, requests, run, one_by_one, keep)
 
 
 def _turns(clips: dict[int, Iterator[Event]], one_by_one: bool) -> Generator[Turn, None, None]:

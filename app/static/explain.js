@@ -51,6 +51,8 @@ async function ask(unit) {
   $(".va-error").textContent = answer.error ? `${answer.error[0].toUpperCase()}${answer.error.slice(1)}.` : "";
   if (answer.error) return;
   shown = answer;
+  // What nobody has chosen is the served model's.
+  ["frames", "rows", "columns"].forEach((name, index) => (form.elements[name].value ||= answer.grid[index]));
   begin(Math.min(unit ?? at.value, shown.units.length));
 }
 
@@ -89,8 +91,9 @@ function drawSlices() {
         svg.append(rect);
       });
       const lines = [];
-      for (let y = scale; y < H; y += scale) lines.push(`M0 ${y * side}H${W * side}`);
-      for (let x = scale; x < W; x += scale) lines.push(`M${x * side} 0V${H * side}`);
+      const seen = scale * side >= 3; // closer together the lines would be all there is to see
+      for (let y = scale; seen && y < H; y += scale) lines.push(`M0 ${y * side}H${W * side}`);
+      for (let x = scale; seen && x < W; x += scale) lines.push(`M${x * side} 0V${H * side}`);
       svg.append(make("path", { d: lines.join(""), class: "va-tokens" }));
       svg.append(...parts.flatMap(({ shapes }) => (shapes[0].parentNode === svg && shapes[1] ? [shapes[1]] : [])));
       row.append(svg);

@@ -42,7 +42,7 @@ class Pane {
     this.block = new BlockPicture(this.find("plan svg"), clip.plan);
     this.block.progress(0);
     this.find("screen").style.setProperty("--ratio", clip.width / clip.height);
-    this.find("name strong").textContent = clip.label;
+    this.call(clip.label);
     this.find("note").textContent = "";
     this.shown = -1;
     this.root.dataset.phase = "making";
@@ -50,6 +50,13 @@ class Pane {
     for (const name of ["speed", "first", "rate", "device", "cache", "left"]) this.setFact(name, "–");
     this.setFact("seed", clip.seed);
     this.tick(0);
+  }
+
+  // Its name on the screen: that of its settings, or a letter in a blind test.
+  call(title) {
+    this.title = title;
+    this.shown = -1;
+    this.find("name strong").textContent = title;
   }
 
   // Device time that this contender has used.
@@ -135,7 +142,7 @@ class Pane {
     if (there === this.shown && film === this.film) return;
     Object.assign(this, { shown: there, film });
     this.root.dataset.swapped = film !== this;
-    this.find("name strong").textContent = film.clip.label;
+    this.find("name strong").textContent = film.title;
     this.paper.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (there < 0) return;
     this.paper.drawImage(film.frames.pictures.get(there), 0, 0, this.canvas.width, this.canvas.height);

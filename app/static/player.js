@@ -3,6 +3,7 @@
 
 const WAIT_AT_EDGE = 900; // milliseconds at the last frame made so far before the film starts over
 const MOST_PANES = 5;
+const READ_MS = 2500; // for a sentence that goes away by itself
 const ZOOMS = [1, 2, 4];
 
 const find = (name) => element.querySelector(".va-" + name);
@@ -10,8 +11,9 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const scrub = find("scrub"), strip = find("strip"), playButton = find("play"), loopButton = find("loop");
 const speed = find("speed"), time = find("time"), status = find("status");
 const panes = [];
-const film = { job: null, frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0, clips: [], summary: null };
-Object.assign(film, { mode: "film", choice: props.plans[0], contenders: [] });
+const archive = new Archive();
+const film = { job: null, asked: null, showing: null, replayed: "", frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0, clips: [], summary: null };
+Object.assign(film, { mode: "film", choice: props.plans[0], contenders: [], panes: [], run: null });
 const view = { swapped: false, zoom: 1, x: 50, y: 50 };
 const clock = { frame: 0, playing: false, loop: true, part: 0, waited: 0, last: 0, ticking: false };
 
@@ -44,8 +46,8 @@ function rehearse(made) {
 
 // ---- the film's messages
 
-async function receive(job, head, body) {
-  const pane = panes[head.pane];
+async function receive(showing, head, body) {
+  const pane = film.panes[head.pane];
   if (pane && head.clock !== undefined && head.kind !== "clip") pane.tick(head.clock);
   if (head.kind === "clip") begin(head.panes);
   else if (head.kind === "unit") pane.startUnit(head);
@@ -57,7 +59,7 @@ async function receive(job, head, body) {
   else if (head.kind === "paint") {
     const early = !pane.exact;
     await pane.paint(head, body);
-    if (job !== film.job) return;
+    if (showing !== film.showing) return; // another film began while these pictures were decoded
     if (film.long && early && pane.exact) clock.frame = 0; // from here on it plays as a film, not as a preview
     if (!film.long) head.sizes.forEach((_, offset) => markStrip(head.first + offset));
     if (!calm.matches || clock.playing) wake();
@@ -68,11 +70,16 @@ async function receive(job, head, body) {
 
 function begin(clips) {
   makePanes(clips.length);
+  unveil();
   const timeline = new Timeline(find("lanes"), find("longest"), clips);
   clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index]));
+  film.panes = [...panes]; // as the messages number them; on the screen a blind test has them in another order
+  if (blind.wanted && film.run && clips.length > 1) veil();
   film.clips = clips;
+  if (film.replayed) cue.children[1].textContent = clips[0].prompt;
   film.frames = Math.max(...clips.map((clip) => clip.frames ?? Infinity));
   film.long = clips.length === 1 && panes[0].total !== panes[0].slab;
+  if (film.long && film.run) archive.forget(film.run); // it may grow without an end
   film.fps = clips[0].fps;
   film.over = false;
   find("timeline").hidden = false;
@@ -84,14 +91,15 @@ function begin(clips) {
   Object.assign(clock, { frame: 0, part: 0, waited: 0 });
   beginLong(clips[0]);
   setPlaying(!calm.matches);
-  if (isEndless()) say("Making a film without an end. Stop keeps it.");
+  if (blind.veiled) say(`Making ${clips.length} films. They are shown when all are done.`);
+  else if (isEndless()) say("Making a film without an end. Stop keeps it.");
   else if (panes[0].total === null) say("Making the film.");
   else if (clips.length > 1) say(`Making ${clips.length} films side by side.`);
   else say(`Making ${panes[0].total} ${panes[0].total === 1 ? "unit" : "units"}.`);
 }
 
 function endOne(head) {
-  const pane = panes[head.pane];
+  const pane = film.panes[head.pane];
   pane.end(head);
   film.over = panes.every((each) => each.over);
   if (head.status === "done" && panes.length === 1) {
@@ -108,30 +116,67 @@ function conclude({ status: how, message, summary }) {
   direct(false);
   if (summary.contenders.length) {
     fillVerdict(find("verdict table"), summary);
-    find("link").href = linkTo(film.clips);
+    find("link").href = linkTo(settingsShown());
     const files = new URL(`gradio_api/units/${encodeURIComponent(film.job)}/`, document.baseURI);
     const names = { save: "run.videoar", "save-mp4": "film.mp4", "save-gif": "film.gif" };
     for (const [name, file] of Object.entries(names)) {
       find(name).href = files + file;
       find(name).hidden = isEndless(); // its making is not kept
     }
-    find("verdict").hidden = false;
+    find("verdict").hidden = blind.veiled;
   }
+  if (film.run && how !== "failed" && !blind.veiled) remember(film.run);
   const made = summary.contenders.reduce((sum, contender) => sum + contender.units_made, 0);
   const total = summary.contenders.reduce((sum, contender) => sum + contender.units_total, 0);
   const stopped = made ? `Stopped after ${made}${total ? ` of ${total}` : ""} units. What was made stays here.` : "Stopped.";
-  if (how === "failed") say(message);
+  if (how === "failed") fail(message);
   else if (how === "stopped") say(message ?? stopped);
-  else if (panes.length > 1) say(verdictSentence(summary));
+  else if (panes.length > 1 && !blind.veiled) say(verdictSentence(summary));
+  if (blind.veiled) openBallot(film.run);
   wake();
 }
 
-function follow(job) {
+// Shows a run, wherever its messages come from: source(onMessage, onLost) returns what ends it.
+function watchRun(job, source, replayed = "") {
   film.unfollow?.();
-  film.job = job;
-  film.unfollow = followJob(job, (head, body) => receive(job, head, body), say);
+  const showing = {};
+  Object.assign(film, { job, showing, replayed, run: null });
+  find("replayed").hidden = !replayed;
+  film.unfollow = source((head, body) => receive(showing, head, body), fail);
+}
+
+function follow(job) {
+  const run = archive.begin(job);
+  const keep = (onMessage) => (head, body) => {
+    archive.add(run, head, body);
+    return onMessage(head, body);
+  };
+  watchRun(job, (onMessage, onLost) => followJob(job, keep(onMessage), onLost));
+  film.run = run; // one that is not over yet, and to be remembered when it is
   const box = element.getBoundingClientRect();
   if (box.top > innerHeight * 0.7) element.scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
+}
+
+// Shows a run once more with its true timing; nobody is asked for anything.
+function again(run) {
+  if (!run) return say("There is no finished run yet that could be shown again.");
+  const time = run.at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  watchRun(run.job, (onMessage) => replayRun(run.messages, onMessage), `Replay of ${time}`);
+}
+
+function endReplay() {
+  film.unfollow();
+  panes.forEach((pane) => pane.end({ status: "stopped" }));
+  film.over = true;
+  say("Stopped.");
+}
+
+// On stage a failure is followed by the last good run, for all to see that it is one.
+function fail(message) {
+  const good = podium.on && archive.lastGood(), { showing } = film;
+  film.over = true;
+  say(good ? `${message} The last good run is shown again.` : message);
+  if (good) setTimeout(() => film.showing === showing && again(good), READ_MS);
 }
 
 // ---- the clock
@@ -198,7 +243,7 @@ function markStrip(frame) {
 }
 
 function say(text) {
-  status.textContent = text;
+  status.textContent = film.replayed ? `${film.replayed}. ${text}` : text;
 }
 
 // Every place shows the film of the next one, for as long as a key or button is held.
@@ -252,6 +297,8 @@ const KEYS = {
   f: () => swap(true),
   z: () => magnify(ZOOMS[(ZOOMS.indexOf(view.zoom) + 1) % ZOOMS.length]),
   p: () => present(true),
+  r: () => again(archive.lastGood()),
+  c: shareLink,
 };
 const SPOTS = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] };
 
@@ -279,7 +326,8 @@ for (const name of ["pointerup", "pointerleave", "pointercancel"]) find("flip").
 find("flip").onkeydown = (event) => [" ", "Enter"].includes(event.key) && swap(true);
 find("flip").onkeyup = () => swap(false);
 find("present").onclick = () => present(true);
-find("json").onclick = () => download("videoar-timings.json", film.summary);
+find("share").onclick = shareLink;
+find("json").onclick = () => download("videoar-timings.json", JSON.stringify(film.summary, null, 2));
 find("copy-link").onclick = async () => {
   const link = find("link").href;
   try {
@@ -311,7 +359,8 @@ for (const [name, field] of [["plan", "choice"], ["contenders", "contenders"], [
 }
 watch("value", () => {
   const value = props.value;
-  if (!value || !value.job || value.job === film.job) return;
-  say("Waiting for the model.");
+  if (!value || !value.job || value.job === film.asked) return;
+  film.asked = value.job;
   follow(value.job);
+  say("Waiting for the model.");
 });

@@ -1,6 +1,7 @@
 // Presenter mode: the player on the whole screen, in large type, driven by the keyboard alone.
 // Shares the scope of player.js. Prompts come from the page's examples and from whoever presents.
 
+const PATIENCE_MS = 8000;
 const podium = { on: false, chosen: 0, prompts: [...props.prompts] };
 const cue = find("cue"), own = find("own");
 
@@ -21,7 +22,8 @@ function present(on) {
     if (written && !podium.prompts.includes(written)) podium.prompts.unshift(written);
     choose(Math.max(0, podium.prompts.indexOf(written)));
     // Where the whole screen is not granted (a frame in another page), the whole window has to do.
-    element.querySelector(".va-player").requestFullscreen?.().catch(() => {});
+    // All of the page, so that what Gradio has to say is seen.
+    document.documentElement.requestFullscreen?.().catch(() => {});
     element.querySelector(".va-player").focus();
   } else {
     own.hidden = true;
@@ -44,6 +46,7 @@ function writeOwn() {
 }
 
 function start() {
+  const { showing } = film;
   if (!film.over) return say("Press S to stop the films that are being made.");
   const field = promptField();
   // Past the framework's own setter, which would otherwise take the change for its own.
@@ -51,6 +54,10 @@ function start() {
   field.dispatchEvent(new Event("input", { bubbles: true }));
   say("Waiting for the model.");
   setTimeout(() => press(film.mode === "compare" ? "va-race" : "va-go"), 50);
+  // What Gradio says about a failing server is not on the whole screen.
+  setTimeout(() => {
+    if (podium.on && film.showing === showing && archive.lastGood()) say("No answer yet. Press R for the last good run.");
+  }, PATIENCE_MS);
 }
 
 const PODIUM_KEYS = {
@@ -61,7 +68,10 @@ const PODIUM_KEYS = {
   n: () => choose(podium.chosen + 1),
   Enter: start,
   e: writeOwn,
-  s: () => press(film.mode === "compare" ? "va-stop-all" : "va-stop"),
+  s: () => (film.replayed && !film.over ? endReplay() : press(film.mode === "compare" ? "va-stop-all" : "va-stop")),
+  b: () => document.querySelector(".va-blind-test input").click(),
+  0: () => vote(null),
+  ...Object.fromEntries([1, 2, 3, 4, 5].map((number) => [number, () => number <= panes.length && vote(number - 1)])),
   m: () => element.querySelector(".va-player").classList.toggle("va-muted"),
   h: () => find("keys").classList.toggle("va-away"),
   q: () => present(false),

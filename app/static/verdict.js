@@ -51,21 +51,8 @@ function verdictSentence({ contenders, first_picture: shown, first_finished: fin
   return said.join(" ");
 }
 
-// A link that opens the same settings: prompt, seed and one `units` for each film.
-function linkTo(panes) {
-  const link = new URL(location.pathname, location.origin), [first] = panes;
-  link.searchParams.set("prompt", first.prompt);
-  link.searchParams.set("seed", first.seed);
-  for (const { settings } of panes) {
-    const parts = [settings.plan, `steps:${settings.steps}`, `guidance:${settings.guidance_scale}`];
-    if (settings.window) parts.push(`window:${settings.window}`);
-    link.searchParams.append("units", parts.join(" "));
-  }
-  return link.href;
-}
-
-function download(name, data) {
-  const url = URL.createObjectURL(new Blob([JSON.stringify(data, null, 2)], { type: "application/json" }));
+function download(name, text, type = "application/json") {
+  const url = URL.createObjectURL(new Blob([text], { type }));
   Object.assign(document.createElement("a"), { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

@@ -6,8 +6,12 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.explain import explain_routes, explained, read_plan
+from app.device import EngineDevice
+from app.explain import explain_routes, explained, read_plan, served_grid
+from app.plans import USUAL_GRID
 from videoar.plan import Grid, PlanSpec
+
+from .fake import FakeModel, make_device
 
 GRID = Grid(8, 4, 4)
 PLANS = ["frame", "frame:3", "key_detail:4", "cube:2x2x2", "cube:2x1x1@1,0", "scale:3", "full"]
@@ -15,7 +19,10 @@ PLANS = ["frame", "frame:3", "key_detail:4", "cube:2x2x2", "cube:2x1x1@1,0", "sc
 
 @pytest.fixture(scope="module")
 def client():
-    return TestClient(Starlette(routes=explain_routes()))
+    device = make_device()
+    device.start()
+    device.model(30)
+    return TestClient(Starlette(routes=explain_routes(device)))
 
 
 @pytest.mark.parametrize("text", PLANS)
@@ -60,13 +67,14 @@ def test_units_of_several_frames_are_forgotten_in_part():
         ("plan=spiral", "unknown plan 'spiral'"),
         ("plan=cube:9x1x1", "does not fit"),
         ("plan=cube:16x16x16&frames=32&rows=16&columns=16", "at most 128"),
-        ("frames=33", "frames is a whole number from 1 to 32"),
+        ("plan=full&frames=1000&rows=200&columns=200", "40000000 tokens: choose at most"),
+        ("frames=1001", "frames is a whole number from 1 to 1000"),
         ("rows=0", "rows is a whole number"),
         ("columns=-1", "columns is a whole number"),
         ("frames=1e1", "frames is a whole number"),
         ("sink=1", "a sink needs a window"),
         ("window=2&sink=2", "part of the window"),
-        ("plan=scale:4", "needs 8 token rows"),
+        ("plan=scale:5", "needs 16 token rows"),
         ("plan=key_detail:4&frames=8&window=2", "leaves key_detail:4 no context"),
     ],
 )
@@ -81,6 +89,23 @@ def test_the_largest_drawings_are_made_and_larger_ones_refused():
     assert len(read_plan({"plan": "cube:8x4x4", **size})["units"]) == 128
     with pytest.raises(ValueError, match="into 512 units: choose at most 128"):
         read_plan({"plan": "cube:2x4x4", "window": "2", **size})
+
+
+def test_the_served_models_films_are_drawn_unless_others_are_asked_for(client):
+    assert client.get("/gradio_api/plan").json()["grid"] == [8, 8, 8]
+    assert client.get("/gradio_api/plan?frames=21&rows=30&columns=52").json()["attended"][-1] == 21 * 30 * 52
+
+    class Wide(FakeModel):
+        def grid(self, request):
+            return Grid(5, 6, 10)
+
+    wide = EngineDevice(Wide)
+    assert served_grid(wide) == USUAL_GRID  # while it loads
+    wide.start()
+    wide.model(30)
+    assert served_grid(wide) == (5, 6, 10)
+    assert read_plan({"rows": "3"}, served_grid(wide))["grid"] == [5, 3, 10]
+    wide.close()
 
 
 def test_the_page_needs_nothing_else(client):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from app.figures import Figures, read_back
-from app.plans import labels, offered
+from app.plans import labels
 from app.wire import messages, mp4
 from videoar import playworld
 from videoar.events import ClipStarted
@@ -84,5 +85,7 @@ def test_labels_say_what_tells_contenders_apart():
 
     assert called(Request("a", "cube:4x2x2", steps=8)) == ["Cubes 4×2×2"]
     assert called(*(Request("a", "frame", steps=s) for s in (2, None))) == ["Frames · 2 steps", "Frames · 4 steps"]
-    names = [choice["name"] for choice in offered()]
-    assert len(set(names)) == len(names)
+    other = replace(FakeModel(), info=replace(FakeModel().info, name="other model"))
+    turns = race([FakeModel(), other], [Request("a", "full")] * 2, generate)
+    clips = [turn.event for turn in turns if isinstance(turn.event, ClipStarted)]
+    assert labels(clips) == ["All at once · stripes", "All at once · other model"]

@@ -20,6 +20,14 @@ def test_a_link_to_a_comparison():
     }
 
 
+def test_the_name_of_a_model_may_have_spaces():
+    link = read_link("a ball", None, ["cube steps:4 model:my model: the 2nd", "full model:other"])
+    assert link["contenders"] == [
+        {"plan": "cube", "steps": 4, "model": "my model: the 2nd"},
+        {"plan": "full", "model": "other"},
+    ]
+
+
 def test_parts_of_a_link_may_be_missing():
     assert read_link("a ball", None, []) == {"prompt": "a ball", "seed": None, "contenders": []}
     assert read_link(None, "3", ["full"])["contenders"] == [{"plan": "full"}]

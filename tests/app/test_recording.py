@@ -239,7 +239,7 @@ def runs():
 def test_the_page_replays_a_saved_run(job, saved, runs, tmp_path):
     path = tmp_path / "run.videoar"
     path.write_bytes(saved)
-    shown = list(runs.replay(str(path), Visitor()))
+    shown = list(runs.open_file(str(path), Visitor()))
     again = runs._hub.of("page")[0]
 
     def without_times(messages):
@@ -273,7 +273,7 @@ def test_a_file_that_is_no_run_is_explained(runs, tmp_path):
     path = tmp_path / "run.videoar"
     path.write_bytes(b"hello")
     with pytest.raises(gr.Error, match=r"This is no whole \.videoar file"):
-        next(runs.replay(str(path), Visitor()))
+        next(runs.open_file(str(path), Visitor()))
 
 
 def test_the_page_offers_a_run_as_files(job, saved, tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,9 +20,11 @@ from app.device import EngineDevice
 from app.server import Server, free_port, launch
 from app.stopped import film_so_far
 from app.wire import unpack
+from videoar.engine import Engine
 from videoar.video import read_settings, read_video
 
-from .fake import film_of
+from .fake import INFO, FakeModel, film_of
+from .fake import generate as generate_film
 
 GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
 
@@ -276,3 +280,34 @@ def test_the_page_itself_asks_for_nothing_from_elsewhere(server):
     assert "va-header" in page
     for host in ("fonts.googleapis.com", "fonts.gstatic.com", "cdn."):
         assert host not in page
+
+
+def test_the_example_of_the_documentation_runs(server, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "http://127.0.0.1:7860" in example
+    exec(example.replace("http://127.0.0.1:7860/", server.url).replace("http://127.0.0.1:7860", server.url), {})
+    said = capsys.readouterr().out
+    assert "done" in said
+    assert "Cubes 2×2×2 · 4 steps · context all" in said
+    assert "/gradio_api/units/" in said
+    wait_for(lambda: engine(server).load() == (0, 0))
+
+
+def test_the_contenders_may_be_of_several_models():
+    device = EngineDevice(
+        {"first": FakeModel, "second one": lambda: FakeModel(info=replace(INFO, steps=2))},
+        lambda model: Engine(model, run=generate_film),
+    )
+    several = launch(device, port=free_port("127.0.0.1", None))
+    try:
+        client = connect(several)
+        contenders = [{"plan": "cube"}, {"plan": "cube", "model": "second one"}]
+        player, _, films = client.predict("a ball", contenders, 7, False, api_name="/compare")
+        made = player["summary"]["contenders"]
+        assert [c["label"] for c in made] == ["Cubes 2×2×2 · 4 steps · first", "Cubes 2×2×2 · 2 steps · second one"]
+        assert [read_settings(film)["model"] for film in films] == ["first", "second one"]
+        with pytest.raises(AppError, match="No model 'third' is served here: choose one of first, second one"):
+            client.predict("a ball", [{"plan": "cube", "model": "third"}] * 2, 7, False, api_name="/compare")
+    finally:
+        several.close()

@@ -21,7 +21,7 @@ FLAGS = [
     "--disable-sync",
 ]
 # Generous, because the machine may be busy; nothing waits that long unless it fails.
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 60_000
 PHONE = {"width": 360, "height": 780}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 
 import numpy as np
@@ -108,3 +109,29 @@ def seek(page, frame: int) -> None:
 
 def status(page) -> str:
     return page.text_content(".va-status")
+
+
+def wait_for_panes(page, prompt: str) -> None:
+    """Waits until every pane shows a whole film of this prompt, wherever it comes from."""
+    page.wait_for_function(
+        """prompt => {
+          const panes = [...document.querySelectorAll('.va-pane')];
+          const mine = pane => pane.querySelector('canvas').getAttribute('aria-label') === 'Film: ' + prompt;
+          return panes.every(pane => mine(pane) && pane.dataset.phase === 'done');
+        }""",
+        arg=prompt,
+    )
+
+
+_DROP = """([name, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
+  for (const kind of ['dragover', 'drop']) {
+    document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+  }
+}"""
+
+
+def drop(page, name: str, content: bytes) -> None:
+    """Drops a file on the page."""
+    page.evaluate(_DROP, [name, base64.b64encode(content).decode()])

@@ -37,11 +37,30 @@ def test_the_contenders_are_shown_before_the_race(open_page, server):
     page.wait_for_function("document.querySelectorAll('.va-pane').length === 5")
     assert page.locator(".va-add").is_disabled()
     page.get_by_role("button", name="Remove contender 2").click()
-    page.get_by_label("Units of contender 1").select_option("frame:4")
+    page.get_by_label("Units of contender 1").select_option("Frames")
+    page.get_by_label("frames per unit, contender 1").fill("4")
+    page.keyboard.press("Tab")
     page.wait_for_function("document.querySelector('.va-idle strong').textContent.startsWith('Chunks of 4 frames')")
     assert len(labels(page)) == 4
     page.get_by_role("tab", name="One film").click()
     page.wait_for_function("document.querySelectorAll('.va-pane').length === 1")
+
+
+def test_cubes_of_any_size_can_be_chosen(page):
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("button", name="Cubes and frames").click()
+    for name, number in (("parts in time", 3), ("parts in height", 1), ("parts in width", 5)):
+        page.get_by_label(f"{name}, contender 1").fill(str(number))
+        page.keyboard.press("Tab")
+    race(page)
+    wait_for_race(page)
+    assert labels(page) == ["Cubes 3×1×5", "Frames"]
+    assert page.locator(".va-fact-units").all_text_contents() == ["15 of 15", "8 of 8"]
+    # What does not fit is said beside it, before anybody waits.
+    page.get_by_label("parts in time, contender 1").fill("9")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(".va-contenders .va-error:has-text('use fewer cubes, such as cube:8x1x5')")
+    page.get_by_role("button", name="Cubes and frames").click()
 
 
 def test_films_are_made_side_by_side(open_page, slow_server, shot):

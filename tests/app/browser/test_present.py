@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .steps import race, seek, shown_frame, status, wait_for_race
+from .steps import race, seek, shown_frame, status, wait_for_panes, wait_for_race
 from .test_page import violations
 
 SCREENS = {
@@ -103,3 +103,56 @@ def test_a_link_that_cannot_be_followed_is_explained(open_page, server, query, s
     page = open_page(server)
     page.goto(server.url + query)
     page.wait_for_selector(f".toast-body:has-text('{says}')")
+
+
+def say_and_start(page, prompt: str) -> None:
+    """The own prompt of whoever presents, and Enter."""
+    page.keyboard.press("e")
+    page.keyboard.type(prompt)
+    page.keyboard.press("Enter")
+    page.asked = prompt
+
+
+def test_a_failing_device_is_followed_by_the_last_good_run(open_page, server, shot):
+    page = open_page(server, **SCREENS["projector"])
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelectorAll('.va-pane').length === 2")
+    page.click(".va-present")
+    page.keyboard.press("r")
+    assert "no finished run yet" in status(page)
+    say_and_start(page, "a run to fall back to")
+    wait_for_race(page)
+    say_and_start(page, "fail before everybody")
+    page.wait_for_function("document.querySelector('.va-status').textContent.includes('last good run is shown again')")
+    page.wait_for_selector(".va-replayed:visible")
+    wait_for_panes(page, "a run to fall back to")
+    assert cue(page) == "a run to fall back to"
+    page.wait_for_function("document.querySelector('.va-status').textContent.startsWith('Replay of ')")
+    shot(page, "present-replay")
+    # By hand, and with a server that is gone.
+    page.context.set_offline(True)
+    page.keyboard.press("r")
+    page.wait_for_selector(".va-pane[data-phase=making]")
+    wait_for_panes(page, "a run to fall back to")
+    page.context.set_offline(False)
+    say_and_start(page, "and on we go")
+    wait_for_race(page)
+    assert not page.locator(".va-replayed").is_visible()
+
+
+def test_a_code_leads_others_to_the_same_settings(open_page, server, axe, shot):
+    page = open_page(server, **SCREENS["projector"])
+    page.click(".va-present")
+    page.keyboard.press("c")
+    page.wait_for_selector(".va-share-dialog[open]")
+    page.wait_for_function("document.querySelector('.va-share-code').naturalWidth > 100")
+    shot(page, "present-code")
+    assert violations(page, axe) == []
+    assert "--host 0.0.0.0" in page.text_content(".va-share-note")
+    link = page.get_attribute(".va-share-link", "href")
+    page.keyboard.press("c")
+    page.wait_for_selector(".va-share-dialog:not([open])", state="attached")
+    assert page.locator(".va-presenting").count() == 1
+    prompt = page.input_value("#va-prompt textarea")
+    page.goto(link)
+    page.wait_for_function("prompt => document.querySelector('#va-prompt textarea')?.value === prompt", arg=prompt)

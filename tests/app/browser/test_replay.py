@@ -30,11 +30,14 @@ def test_a_saved_run_is_shown_again_without_a_model(open_page, server, tmp_path)
     try:
         page = open_page(bare)
         page.asked = "a ball to be kept"
-        page.click("#va-replay > button")
-        page.set_input_files("#va-saved input[type=file]", path)
+        page.set_input_files("#va-file input[type=file]", path)
         wait_for_race(page)
         seek(page, 9)
         assert all(np.array_equal(picture(page, pane), once) for pane, once in enumerate(pictures))
         assert page.locator(".va-verdict tbody").text_content() == figures
+        # What it takes to make it again is in the form.
+        assert page.input_value("#va-prompt textarea") == "a ball to be kept"
+        assert page.input_value("#va-seed input") == "7"
+        assert page.locator(".va-steps-of").evaluate_all("all => all.map(input => input.value)") == ["4", "4"]
     finally:
         bare.close()

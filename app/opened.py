@@ -1,0 +1,76 @@
+"""Reads the settings inside a file that was made here: a film, a comparison, or the JSON beside one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.limits import read_requests
+from app.recording import SUFFIX
+from videoar.events import MOST_CONTENDERS
+
+FILE_TYPES = [SUFFIX, ".mp4", ".gif", ".webp", ".json"]
+_MOST_JSON_BYTES = 16 << 20
+_NO_SETTINGS = "there are no settings inside this file: it was not made here, or another program has rewritten it"
+
+
+def read_file(path: str | Path) -> dict[str, Any]:
+    """What a file comes to: prompt, seed and contenders, as `app.link.read_link` gives them.
+
+    Raises ValueError with a sentence for a file without settings, and for settings that this page cannot use.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        said = _read_json(path)
+    elif path.suffix.lower() in (".mp4", ".gif", ".webp"):
+        # Here, because it loads the whole library, for which the page need not wait.
+        from videoar.montage import read_animation_settings
+        from videoar.video import read_settings
+
+        said = (read_settings if path.suffix.lower() == ".mp4" else read_animation_settings)(path)
+    else:
+        raise ValueError(f"settings are in {', '.join(FILE_TYPES)} files, and this is another one")
+    return form_of(_films(said))
+
+
+def form_of(films: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the page's form has to say to make these films again. films: settings as `ClipStarted.settings` gives them.
+
+    Raises ValueError for what cannot be made here.
+    """
+    if not films:
+        raise ValueError(_NO_SETTINGS)
+    if len(films) > MOST_CONTENDERS:
+        raise ValueError(f"the file compares {len(films)} films, and {MOST_CONTENDERS} have room here")
+    prompt, seed = films[0].get("prompt"), films[0].get("seed")
+    contenders = [_contender(film) for film in films]
+    asked = read_requests(prompt, contenders, seed, False)
+    return {"prompt": asked[0].prompt, "seed": seed, "contenders": contenders}
+
+
+def _contender(film: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"steps": "steps", "window": "window", "guidance": "guidance_scale", "model": "model"}
+    chosen = {name: film[key] for name, key in names.items() if film.get(key) is not None}
+    return {"plan": film.get("plan") or "cube"} | chosen
+
+
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > _MOST_JSON_BYTES:
+        raise ValueError(f"the file is larger than {_MOST_JSON_BYTES >> 20} MB: these are no settings")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the file is no JSON text ({str(error)[:100]})") from error
+
+
+def _films(said: Any) -> list[Mapping[str, Any]]:
+    """The films in settings: one, those of a comparison (`videoar.montage`), or those of its timings."""
+    if not isinstance(said, dict):
+        return []
+    several = said.get("comparison") or said.get("contenders")
+    if isinstance(several, list):
+        films = [each.get("settings", each) if isinstance(each, dict) else None for each in several]
+        return films if all(isinstance(film, dict) for film in films) else []  # type: ignore[return-value]
+    return [said] if "prompt" in said else []
