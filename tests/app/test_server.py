@@ -289,7 +289,7 @@ def test_the_example_of_the_documentation_runs(server, capsys):
     exec(example.replace("http://127.0.0.1:7860/", server.url).replace("http://127.0.0.1:7860", server.url), {})
     said = capsys.readouterr().out
     assert "done" in said
-    assert "Cubes 2×2×2 · 4 steps · context all" in said
+    assert "Cubes 2×2×2 · 4 steps" in said
     assert "/gradio_api/units/" in said
     wait_for(lambda: engine(server).load() == (0, 0))
 
