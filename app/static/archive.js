@@ -1,6 +1,6 @@
 // The runs of this page, as they came, in the page's own memory: to be shown again without a server, a device or a model.
 
-const MOST_RUNS = 12, MOST_BYTES = 96e6;
+const MOST_RUNS = 12, MOST_KEPT_BYTES = 96e6;
 
 class Archive {
   constructor() {
@@ -20,7 +20,7 @@ class Archive {
     if (!run.messages) return;
     run.messages.push([head, body]);
     run.bytes += body.length + 300;
-    if (head.seq !== run.messages.length - 1 || run.bytes > MOST_BYTES) this.forget(run);
+    if (head.seq !== run.messages.length - 1 || run.bytes > MOST_KEPT_BYTES) this.forget(run);
     this.trim();
   }
 
@@ -33,7 +33,7 @@ class Archive {
   trim() {
     const good = this.lastGood(), old = () => this.runs.slice(0, -1).filter((run) => run !== good);
     while (this.runs.length > MOST_RUNS && old().length) this.runs.splice(this.runs.indexOf(old()[0]), 1);
-    while (this.runs.reduce((sum, run) => sum + run.bytes, 0) > MOST_BYTES && old().some((run) => run.messages)) {
+    while (this.runs.reduce((sum, run) => sum + run.bytes, 0) > MOST_KEPT_BYTES && old().some((run) => run.messages)) {
       this.forget(old().find((run) => run.messages));
     }
   }
