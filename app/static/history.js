@@ -3,16 +3,17 @@
 
 const SHOT_HEIGHT = 54;
 
-// A picture from the middle of a pane's film, or null before its first one.
+// A picture from the middle of a pane's film, or null before its first one; of a long film what is on the screen.
 function shotOf(pane) {
-  const frame = pane.frames?.nearest(Math.floor(pane.frames.count / 2)) ?? -1;
+  const middle = Math.floor(Math.min(pane.frames.count, pane.frames.last + 1) / 2);
+  const frame = film.long ? pane.shown : pane.frames.nearest(middle);
   if (frame < 0) return null;
   const shot = document.createElement("canvas");
   shot.height = SHOT_HEIGHT;
   shot.width = Math.round((SHOT_HEIGHT * pane.frames.width) / pane.frames.height);
   const paper = shot.getContext("2d");
   paper.fillRect(0, 0, shot.width, shot.height); // where nothing is painted yet
-  paper.drawImage(pane.frames.pictures.get(frame), 0, 0, shot.width, shot.height);
+  paper.drawImage(film.long ? pane.canvas : pane.frames.pictures.get(frame), 0, 0, shot.width, shot.height);
   return shot;
 }
 
@@ -45,9 +46,7 @@ function drawHistory() {
 
 function recall(run) {
   if (!film.over) return say("Wait for the films that are being made, or stop them.");
-  const source = run.messages
-    ? (onMessage) => replayRun(run.messages, onMessage, false)
-    : (onMessage, onLost) => followJob(run.job, onMessage, onLost);
-  watchRun(run.job, source);
+  if (run.messages) watchRun(run.job, (onMessage) => replayRun(run.messages, onMessage, false));
+  else say("How this film was made is no longer kept. Its settings are in the form.");
   trigger("select", { job: run.job, films: run.clips.map((clip) => clip.settings) });
 }

@@ -140,7 +140,7 @@ function conclude({ status: how, message, summary }) {
 function watchRun(job, source, replayed = "") {
   film.unfollow?.();
   const showing = {};
-  Object.assign(film, { job, showing, replayed, run: null });
+  Object.assign(film, { job, showing, replayed, run: null, panes: [] });
   find("replayed").hidden = !replayed;
   film.unfollow = source((head, body) => receive(showing, head, body), fail);
 }
