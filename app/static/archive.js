@@ -43,6 +43,8 @@ class Archive {
   }
 }
 
+const timeOf = (run) => run.at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
 // Calls onMessage(head, body) for every message of a run, each at its time after the first one, or paced = false, all of
 // them at once. Returns what ends it.
 function replayRun(messages, onMessage, paced = true) {

@@ -31,7 +31,7 @@ function drawHistory() {
   find("history ol").replaceChildren(
     ...runs.map((run) => {
       const item = document.createElement("li"), button = make("button");
-      const time = run.at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      const time = timeOf(run);
       const about = `${run.clips[0].prompt} (${run.clips.map((clip) => clip.label).join(" against ")})`;
       button.type = "button";
       button.title = about;

@@ -160,8 +160,7 @@ function follow(job) {
 // Shows a run once more with its true timing; nobody is asked for anything.
 function again(run) {
   if (!run) return say("There is no finished run yet that could be shown again.");
-  const time = run.at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  watchRun(run.job, (onMessage) => replayRun(run.messages, onMessage), `Replay of ${time}`);
+  watchRun(run.job, (onMessage) => replayRun(run.messages, onMessage), `Replay of ${timeOf(run)}`);
 }
 
 function endReplay() {
