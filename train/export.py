@@ -20,6 +20,7 @@ from .presets import ServePreset
 from .run import Run
 from .stopping import best_snapshot
 
+STARTED = "started_from.json"  # of a stage that began with the network of another model: that model's provenance
 RECORD = "record.json"  # of a stage that was adopted: what export writes of it into videoar.json
 PARTS = ("text", "vae")  # the stages whose results can be adopted
 
@@ -41,11 +42,33 @@ def stage_record(folder: Path) -> dict | None:
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
     kept = {r["step"]: r["loss"] for r in rows if r["step"] <= step}  # a resumed run has logged some steps twice
     tail = [kept[s] for s in sorted(kept)[-50:]]
-    return {
+    record = {
         "steps": step,
         "loss": round(sum(tail) / len(tail), 4),
         "minutes": round(sum(g for g in gaps if g < 60) / 60, 1),
     }
+    started = folder / STARTED
+    return record | {"started_from": json.loads(started.read_text())} if started.exists() else record
+
+
+def note_start(folder: Path, init: Path) -> None:
+    """Keep in a stage's folder which model its network is taken from."""
+    info = init / "videoar.json"
+    known = json.loads(info.read_text()).get("provenance", {}) if info.exists() else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STARTED).write_text(json.dumps({"folder": str(init), **known}))
+
+
+def commands(preset: str, records: dict[str, dict]) -> str:
+    """What made a model: one command, or one for each stage where a stage began with another model's network."""
+    if not any("started_from" in record for record in records.values()):
+        return f"python -m train all --preset {preset}"
+    lines = []
+    for stage, record in records.items():
+        init = record.get("started_from", {}).get("folder")
+        if "adopted" not in record:
+            lines.append(f"python -m train {stage} --preset {preset}" + (f" --init {init}" if init else ""))
+    return " && ".join(lines)
 
 
 def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict) -> ModelInfo:
@@ -87,13 +110,14 @@ def export(workshop, out: Path) -> Path:
     if preset.codec.kind == "tiny" and (vae := Run(w.folder("vae")).load()) is not None:
         codec.load_state_dict({k[4:]: v for k, v in vae[0].items() if k.startswith("ema.")})
     plans = getattr(preset, stage).served()
-    records = {name: stage_record(w.folder(name)) for name in ("text", "vae", "base", "causal", "guidance", "dmd")}
+    stages = ("text", "vae", "base", "causal", "guidance", "dmd")
+    records = {name: record for name in stages if (record := stage_record(w.folder(name)))}
     info = model_info(
         w,
         plans,
         preset.serving(stage),
         provenance={
-            "command": f"python -m train all --preset {preset.name}",
+            "command": commands(preset.name, records),
             "seed": w.seed,
             "stage": stage,
             "step": step,
@@ -101,7 +125,7 @@ def export(workshop, out: Path) -> Path:
             "hardware": hardware(),
             "torch": torch.__version__,
             "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-            "stages": {k: v for k, v in records.items() if v},
+            "stages": records,
         },
     )
     out = out.resolve()

@@ -27,7 +27,7 @@ from .data import NO_TEXT, SHARD, Pool, make_video_shard, sample_worlds, trim
 from .device import computes_in_bfloat16
 from .dmd import SCORERS, SymmetricDMD
 from .estimate import report
-from .export import RECORD, adopt, export, model_info, read_snapshot
+from .export import RECORD, adopt, export, model_info, note_start, read_snapshot
 from .flow import FlowTraining
 from .generator import Method, train
 from .judge import Judge
@@ -182,6 +182,8 @@ def stage_vae(w: Workshop, progress: Rows) -> None:
 def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
     """Train, then write the averaged network, or the best one that was evaluated, beside the checkpoint."""
     source, preset, folder = w.source(stage), w.flow(stage), w.folder(stage)
+    if w.init is not None:
+        note_start(folder, w.init)
     text = w.text() if w.preset.playworld or source.no_text() is None else None  # a large one is not loaded for nothing
 
     stopping = None

@@ -249,12 +249,16 @@ def test_adopted_parts_start_a_run_and_carry_their_record(prepared, tmp_path):
     APART["adopt"](workshop, quiet)
     with pytest.raises(ValueError, match="is in use"):
         APART["adopt"](workshop, quiet)
+    run_stages(workshop, "data", "base")
     workshop.init = None
     run_stages(workshop, *STAGES)
     one, two = (load_model(path, device="cpu") for path in (tmp_path / "first", workshop.folder("model")))
     for part in ("text", "vae"):
         record = one.info.provenance["stages"][part]
         assert two.info.provenance["stages"][part] == {"adopted": "Playworld smoke", **record}
+    begun = two.info.provenance["stages"]["base"]["started_from"]
+    assert (begun["folder"], begun["stage"]) == (str(tmp_path / "first"), one.info.provenance["stage"])
+    assert f"python -m train base --preset smoke --init {tmp_path / 'first'}" in two.info.provenance["command"]
     assert two.info.scale_std == pytest.approx(one.info.scale_std)
     for a, b in ((one.vae, two.vae), (one.text.encoder, two.text.encoder)):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
