@@ -1,12 +1,13 @@
-"""`python -m bench builtin | experiments | gpu | long | media | plans | profile`."""
+"""`python -m bench app | builtin | experiments | gpu | long | media | plans | profile`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import builtin, experiments, gpu, long, media, plans, profile
+from . import app, builtin, experiments, gpu, long, media, plans, profile
 
 NAMES = {
+    "app": app.main,
     "builtin": builtin.main,
     "experiments": experiments.main,
     "gpu": gpu.main,

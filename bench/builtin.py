@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ from videoar.generate import ClipFinished, Request, UnitDecoded, generate
 
 from .machine import machine, write_result
 from .page import interactive_seconds
+from .serving import serving
 
 PROMPT = "a red rocket rises under a starry night sky"
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,19 +51,7 @@ def serve(model: str | None, runs: int) -> dict[str, Any]:
 
     command = [sys.executable, "-u", "app.py", *(["--model", model] if model else [])]
     begin = time.perf_counter()
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        url = None
-        assert server.stdout is not None
-        output = server.stdout
-        for line in output:
-            if found := re.search(r"https?://\S+", line):
-                url = found.group(0).rstrip("/.")
-                break
-        if url is None:
-            raise ValueError("the server did not start; run `python app.py` to see why")
-        # What it prints later must not fill the pipe.
-        threading.Thread(target=lambda: [None for _ in output], daemon=True).start()
+    with serving(command) as (url, server):
         client = Client(url, verbose=False)
         _one_clip(client, url)  # loads the model and warms up
         app_start_s = time.perf_counter() - begin
@@ -73,9 +59,6 @@ def serve(model: str | None, runs: int) -> dict[str, Any]:
         firsts, wholes = zip(*(_one_clip(client, url) for _ in range(runs)), strict=True)
         memory = psutil.Process(server.pid).memory_info()
         peak = _peak_rss(server.pid) or memory.rss
-    finally:
-        server.terminate()
-        server.wait(20)
     return {
         "first_pixels_s": round(statistics.median(firsts), 3),
         "clip_s": round(statistics.median(wholes), 3),
