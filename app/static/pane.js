@@ -23,9 +23,10 @@ class Pane {
     this.find("idle strong").textContent = `${title}: ${units} ${units === 1 ? "unit" : "units"}`;
   }
 
-  // clip: a pane of the `clip` message; lane: its lane of the timeline
-  begin(clip, lane) {
+  // clip: a pane of the `clip` message; lane: its lane of the timeline; fps: what the transport counts in
+  begin(clip, lane, fps) {
     this.clip = clip;
+    this.rate = clip.fps / fps;
     this.lane = lane;
     this.exact = 0;
     this.clock = 0;
@@ -66,6 +67,7 @@ class Pane {
     this.find("clock").textContent = text;
     this.setFact("device", text);
     if (this.unit !== null) this.lane.stretch(this.unit, clock);
+    this.lane.timeline.reach(clock);
   }
 
   startUnit({ unit, region: [x, y, w, h], clock }) {
@@ -132,10 +134,15 @@ class Pane {
     this.find("note").textContent = message ?? "";
   }
 
+  // Films of other models may run at another pace than the first one, by whose frames the transport counts.
+  own(frame) {
+    return Math.floor(frame * this.rate + 1e-6);
+  }
+
   // Shows a frame, or the nearest earlier one that exists, of this film or another one.
   show(frame, film = this) {
     if (!film.frames) return;
-    const there = film.frames.nearest(Math.min(frame, film.frames.count - 1));
+    const there = film.frames.nearest(Math.min(film.own(frame), film.frames.count - 1));
     film.frames.near(there, (ready) => ready === this.wanted && this.show(ready, film));
     this.wanted = there;
     if (there >= 0 && !film.frames.pictures.has(there)) return; // it is being decoded

@@ -4,7 +4,7 @@
 const list = element.querySelector(".va-choices");
 const group = "va-plan-" + Math.random().toString(36).slice(2);
 
-const choices = props.plans.map((plan) => {
+function choiceOf(plan) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: group, value: plan.value });
   const picture = document.createElementNS(SVG, "svg");
@@ -19,11 +19,25 @@ const choices = props.plans.map((plan) => {
     document.dispatchEvent(new CustomEvent("videoar:plan", { detail: plan }));
   };
   return { label, input };
-});
+}
+
+const choices = props.plans.map(choiceOf);
 list.replaceChildren(...choices.map((choice) => choice.label));
+
+// A plan that is not among the choices, from a link or a file, gets a row of its own.
+async function offer(value) {
+  const url = new URL("gradio_api/plan?" + new URLSearchParams({ plan: value }), document.baseURI);
+  const answer = await fetch(url).then((response) => response.json(), () => ({ error: "the server does not answer" }));
+  if (answer.error || props.value !== value) return;
+  const choice = choiceOf({ value, title: answer.name, sentence: `As opened: ${value}.`, picture: answer });
+  choices.splice(props.plans.length, 1, choice);
+  list.replaceChildren(...choices.map(({ label }) => label));
+  reflect();
+}
 
 function reflect() {
   for (const { input } of choices) input.checked = input.value === props.value;
+  if (!choices.some(({ input }) => input.checked)) offer(props.value);
 }
 reflect();
 watch("value", reflect);

@@ -61,7 +61,8 @@ async function receive(showing, head, body) {
     await pane.paint(head, body);
     if (showing !== film.showing) return; // another film began while these pictures were decoded
     if (film.long && early && pane.exact) clock.frame = 0; // from here on it plays as a film, not as a preview
-    if (!film.long) head.sizes.forEach((_, offset) => markStrip(head.first + offset));
+    const [from, to] = [head.first, head.first + head.sizes.length].map((frame) => Math.ceil(frame / pane.rate));
+    for (let frame = from; !film.long && frame < to; frame++) markStrip(frame);
     if (!calm.matches || clock.playing) wake();
     else if (film.long) show();
     else seek(head.first);
@@ -72,12 +73,12 @@ function begin(clips) {
   makePanes(clips.length);
   unveil();
   const timeline = new Timeline(find("lanes"), find("longest"), clips);
-  clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index]));
+  clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index], clips[0].fps));
   film.panes = [...panes]; // as the messages number them; on the screen a blind test has them in another order
   if (blind.wanted && film.run && clips.length > 1) veil();
   film.clips = clips;
   if (film.replayed) cue.children[1].textContent = clips[0].prompt;
-  film.frames = Math.max(...clips.map((clip) => clip.frames ?? Infinity));
+  film.frames = Math.max(...panes.map(({ clip, rate }) => Math.ceil((clip.frames ?? Infinity) / rate)));
   film.long = clips.length === 1 && panes[0].total !== panes[0].slab;
   if (film.long && film.run) archive.forget(film.run); // it may grow without an end
   film.fps = clips[0].fps;
@@ -237,7 +238,7 @@ function show() {
 
 function markStrip(frame) {
   const rank = ["none", "part", "preview", "exact"];
-  const states = panes.map((pane) => rank.indexOf(pane.frames.state(frame)));
+  const states = panes.map((pane) => rank.indexOf(pane.frames.state(Math.min(pane.own(frame), pane.frames.count - 1))));
   if (strip.children[frame]) strip.children[frame].dataset.state = rank[Math.min(...states)];
 }
 

@@ -51,7 +51,7 @@ function verdictSentence({ contenders, first_picture: shown, first_finished: fin
   return [...said, whySentence({ contenders })].join(" ").trim();
 }
 
-// "Frames was slower mostly in denoising: 64 steps of 21 ms against 64 of 14 ms." Empty if no part of the work stands out.
+// "Frames took longer mostly for denoising: 64 steps of 21 ms against 64 of 14 ms." Empty if no part of the work stands out.
 function whySentence({ contenders }) {
   const done = contenders.filter((c) => c.status === "done").sort((a, b) => a.device_s - b.device_s);
   const [fast, slow] = [done[0], done.at(-1)];
@@ -61,11 +61,11 @@ function whySentence({ contenders }) {
   const parts = {
     denoise_s: `denoising: ${steps(slow)} steps of ${each(slow)} against ${steps(fast)} of ${each(fast)}`,
     clean_s: `clean passes: ${seconds(sum(slow, "clean_s"))} against ${seconds(sum(fast, "clean_s"))}`,
-    decode_s: `decoding: ${seconds(sum(slow, "decode_s"))} against ${seconds(sum(fast, "decode_s"))}`,
+    decode_s: `decoding, previews included: ${seconds(sum(slow, "decode_s"))} against ${seconds(sum(fast, "decode_s"))}`,
   };
   const more = (part) => sum(slow, part) - sum(fast, part);
   const most = Object.keys(parts).reduce((a, b) => (more(b) > more(a) ? b : a));
-  return more(most) > 0.5 * (slow.device_s - fast.device_s) ? `${slow.label} was slower mostly in ${parts[most]}.` : "";
+  return more(most) > 0.5 * (slow.device_s - fast.device_s) ? `${slow.label} took longer mostly for ${parts[most]}.` : "";
 }
 
 function download(name, text, type = "application/json") {

@@ -1,4 +1,7 @@
-"""Chromium, axe-core and pages; without them the browser tests are skipped, and say what is missing."""
+"""Chromium, axe-core and pages; without them the browser tests are skipped, and say what is missing.
+
+Every run leaves its pictures in tests/artifacts, those of failed tests as `failed-*.png`.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ FLAGS = [
 ]
 # Generous, because the machine may be busy; nothing waits that long unless it fails.
 TIMEOUT_MS = 60_000
+REPORT: pytest.StashKey = pytest.StashKey()  # how a test went, for what comes after it
 PHONE = {"width": 360, "height": 780}
 
 
@@ -33,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2))
     # Last: Playwright keeps an event loop running, beside which other tests could not start their own.
     items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "call":
+        item.stash[REPORT] = report
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +61,7 @@ def chromium():
 
 
 @pytest.fixture
-def open_page(chromium) -> Iterator[Callable]:
+def open_page(chromium, request) -> Iterator[Callable]:
     """Opens a page of a server in a context of its own; fails the test if the page logs an error."""
     contexts, errors = [], []
 
@@ -59,7 +71,11 @@ def open_page(chromium) -> Iterator[Callable]:
         return page
 
     yield open_
-    for context in contexts:
+    report = request.node.stash.get(REPORT, None)
+    for number, context in enumerate(contexts):
+        if report and report.failed and context.pages:
+            ARTIFACTS.mkdir(exist_ok=True)
+            context.pages[0].screenshot(path=ARTIFACTS / f"failed-{request.node.name[:80]}-{number}.png")
         context.close()
     assert not errors
 

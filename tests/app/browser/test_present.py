@@ -36,6 +36,8 @@ def test_a_talk_by_keyboard_alone(open_page, server, shot):
     assert cue(page) == page.asked
     wait_for_race(page)
     shot(page, "present-projector")
+    films = page.locator(".va-screen").evaluate_all("all => all.map(screen => screen.clientHeight)")
+    assert min(films) > 200  # of 720
     assert "finished first" in status(page)
     # Everything that counts is on the screen: films, lanes and the table, without scrolling.
     bottom = page.locator(".va-verdict table").bounding_box()
@@ -69,10 +71,12 @@ def test_the_stage_is_accessible_and_large_on_every_screen(open_page, server, ax
 
 
 def test_films_are_stopped_by_keyboard(open_page, slow_server):
-    page = open_page(slow_server)
+    page = open_page(slow_server, **SCREENS["projector"])
     page.click(".va-present")
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelectorAll('.va-bars span[data-state=done]').length >= 1")
+    box = page.locator(".va-lanes").bounding_box()
+    assert box["y"] + box["height"] <= page.viewport_size["height"]  # seen without scrolling
     page.keyboard.press("Enter")
     assert "Press S" in status(page)
     page.keyboard.press("s")

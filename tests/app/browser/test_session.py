@@ -31,6 +31,9 @@ def test_files_that_are_dropped_fill_in_the_form(open_page, server):
     page.wait_for_function("document.querySelector('#va-steps input[type=number]').value === '12'")
     assert form(page) == ("a dropped prompt", "5", False, "One film")
     assert page.locator(".va-choices input:checked").get_attribute("value") == "scale"
+    drop(page, "clip.json", json.dumps(FILM | {"plan": "cube:1x3x2", "prompt": "of another cut"}).encode())
+    wait_for_prompt(page, "of another cut")
+    page.wait_for_selector(".va-choices label:has(:checked):has-text('Cubes 1×3×2')")
     several = {"comparison": [FILM | {"plan": plan, "prompt": "several"} for plan in ("frame:2", "cube:1x3x2", "full")]}
     drop(page, "race.json", json.dumps(several).encode())
     wait_for_prompt(page, "several")
