@@ -25,13 +25,13 @@ def said(page) -> str:
 
 def test_units_are_stepped_through_by_keyboard(open_page, server):
     page = explain(open_page, server)
-    assert said(page) == "Unit 1 of 8 attends to itself: 16 of 128 tokens."
+    assert said(page) == "Unit 1 of 8 attends to itself: 64 of 512 tokens."
     page.locator("body").press("ArrowRight")
     page.locator("body").press("ArrowRight")
-    assert said(page) == "Unit 3 of 8 attends to itself and units 1, 2: 48 of 128 tokens."
+    assert said(page) == "Unit 3 of 8 attends to itself and units 1, 2: 192 of 512 tokens."
     page.focus(".va-at")
     page.keyboard.press("End")
-    assert said(page) == "Unit 8 of 8 attends to itself and units 1 to 7: 128 of 128 tokens."
+    assert said(page) == "Unit 8 of 8 attends to itself and units 1 to 7: 512 of 512 tokens."
     states = page.eval_on_selector_all(".va-slices rect", "all => all.map(rect => rect.dataset.state)")
     assert (states.count("now"), states.count("seen"), len(states)) == (4, 28, 32)
     page.get_by_role("radio", name="All at once").focus()
