@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_an_evaluation_that_was_stopped_goes_on(tmp_path, monkeypatch):
     """Finished clips are kept, a line that was cut off is not taken for one, and other settings start anew."""
     made, model = [], make_model()
     request = Request("-", "cube")
-    blank = np.zeros((9, 32, 32, 3), np.uint8)
+    blank = np.zeros((17, 64, 64, 3), np.uint8)
     monkeypatch.setattr(
         "videoar.evaluate.playbench.make", lambda model, case, request: made.append(case.index) or blank
     )
@@ -167,6 +168,8 @@ def test_an_evaluation_that_was_stopped_goes_on(tmp_path, monkeypatch):
         (["--plan", "foo"], "unknown plan"),
         (["--steps", "0"], "steps"),
         (["--guidance", "nan"], "guidance"),
+        (["--drift", "-1"], "from 0 to 100"),
+        (["--base", "x"], "leave out --quick"),
         (["--out", "/"], "not the name of a file"),
         (["--contact-sheet", "/"], "not the name of a file"),
     ],
@@ -188,14 +191,18 @@ def test_a_model_that_is_not_there_is_one_line(capsys, tmp_path):
 def test_quick_is_one_film_of_each_prompt_and_the_best_plan(quick, tmp_path, monkeypatch, capsys):
     model, made = make_model(), []
     model.info = dataclasses.replace(model.info, plans=("frame:1", "full"))
-    blank = np.zeros((9, 32, 32, 3), np.uint8)
+    blank = np.zeros((17, 64, 64, 3), np.uint8)
+    blank[:, 14:, 40:] = 255
     monkeypatch.setattr("videoar.evaluate.command.load", lambda arguments: model)
     monkeypatch.setattr(
         "videoar.evaluate.playbench.make", lambda model, case, request: made.append((case.index, request.plan)) or blank
     )
-    monkeypatch.setattr("videoar.evaluate.playbench.through_codec", lambda model, video: video.numpy() // 2)
+    monkeypatch.setattr("videoar.evaluate.command.make", lambda model, case, request: blank)
+    monkeypatch.setattr("videoar.evaluate.drift.make", lambda model, case, request: np.repeat(blank, 3, 0))
+    for place in ("playbench", "command"):
+        monkeypatch.setattr(f"videoar.evaluate.{place}.through_codec", lambda model, video: video.numpy() // 2)
     out, sheet = tmp_path / "result.json", tmp_path / "sheet.png"
-    arguments = ["--clips", "2", "--out", str(out), "--contact-sheet", str(sheet)]
+    arguments = ["--clips", "2", "--drift", "2", "--out", str(out), "--contact-sheet", str(sheet)]
     assert main([*arguments, *(["--quick"] if quick else [])]) == 0
     result = json.loads(out.read_text())
     films = 2 if quick else 6
@@ -206,5 +213,50 @@ def test_quick_is_one_film_of_each_prompt_and_the_best_plan(quick, tmp_path, mon
     assert result["rows"]["real"]["scene"]["clips"] == 2
     assert 3 < result["codec_psnr_db_p5"] <= result["codec_psnr_db"] < 20
     assert result["settings"]["weights"] == fingerprint(model)
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, sheet.name}
+    names = {out.name, sheet.name}
+    if not quick:
+        names |= {"result.md", "result.svg", "result.png"}
+        page, picture = out.with_suffix(".md").read_text(), out.with_suffix(".svg").read_text()
+        for row in (
+            "real renders",
+            "through the codec",
+            "held (control)",
+            "noise (control)",
+            "other prompts",
+            "model, full",
+        ):
+            assert row in page
+            assert row in picture
+        assert xml.etree.ElementTree.fromstring(picture).tag.endswith("svg")
+        assert "result.svg" in page
+        assert "result.png" in page
+        assert result["rows"]["frozen"]["scene"]["clips"] == 2
+        assert result["rows"]["noise"]["all"]["share"] == 0
+        ends = [piece["until_s"] for piece in result["drift"]["pieces"]]
+        assert ends == [round(k * 17 / model.info.fps, 2) for k in (1, 2)]
+        assert result["drift"]["pieces"][0]["real"]["scene"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert "codec: " in capsys.readouterr().out
+
+
+def test_the_base_has_a_row_of_its_own_and_cubes_their_seams(tmp_path, monkeypatch, capsys):
+    model, base = make_model(), make_model()
+    model.info = dataclasses.replace(model.info, plans=("cube:2x2x2",))
+    blank = np.zeros((17, 64, 64, 3), np.uint8)
+    blank[:, ::2] = 2
+    blank[:, :, 32:] = 250
+    monkeypatch.setattr("videoar.evaluate.command.load", lambda arguments: base if arguments.model == "b" else model)
+    for place in ("playbench", "command"):
+        monkeypatch.setattr(f"videoar.evaluate.{place}.make", lambda model, case, request: blank + (model is base))
+    out = tmp_path / "result.json"
+    assert main(["--clips", "2", "--drift", "0", "--base", "b", "--out", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert result["base"]["model"]["scene"]["clips"] == 6
+    assert "drift" not in result
+    seams = result["plans"]["cube:2x2x2"]["seams"]
+    assert seams["model"]["low"] <= seams["model"]["mean"] <= seams["model"]["high"]
+    assert seams["model"]["mean"] > 5 > seams["real"]["mean"]
+    page = out.with_suffix(".md").read_text()
+    assert "base: all at once" in page
+    assert "**Seams**" in page
+    assert main(["--quick", "--base", "b", "--out", str(out)]) == 2

@@ -51,6 +51,8 @@ def flow(light: np.ndarray, background: np.ndarray, seconds: np.ndarray) -> tupl
     by_zoom = ((right * at + down * at[:, None]) * np.diff(swelling)[:, None, None])[:, 2:-2, 2:-2][use]
     change = -later[:, 2:-2, 2:-2][use]
     slopes = np.stack([by_pan, by_zoom], 1).astype(np.float64)
+    if not len(change):  # nothing of the clip is background
+        return 0.0, 0.0
     weight = np.ones(len(change))
     found = np.zeros(2)
     for _ in range(_ROUNDS):

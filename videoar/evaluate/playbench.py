@@ -2,6 +2,7 @@
 
 Rows: `model`; `real`, renders of the same worlds (the detector's ceiling); `codec`, those renders through the codec
 (the ceiling of any generator); `shuffled`, the model's clips against each other's prompts (what chance reaches).
+Controls, if they are asked for: `frozen`, the renders' first picture held, and `noise`.
 The codec is measured in decibels, too: peak signal-to-noise ratio of those renders through it, clip by clip.
 """
 
@@ -23,10 +24,12 @@ from ..checkpoint import Model
 from ..decoder import StreamDecoder
 from ..generate import ClipFinished, Request, generate
 from ..playworld import Attributes, World, attributes, caption, render, sample_world
+from ..request import resolve
 from .detect import detect
 from .score import DIMENSIONS, score
+from .seams import borders, seam_ratio
 
-ROWS = ("real", "codec", "model", "shuffled")
+ROWS = ("real", "codec", "frozen", "noise", "model", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,16 @@ def held_out_cases(count: int, films: int = 1, seed: int = 0) -> list[Case]:
 
 
 def evaluate(
-    model: Model, cases: list[Case], request: Request, progress: Path | None = None, references: bool = True
+    model: Model,
+    cases: list[Case],
+    request: Request,
+    progress: Path | None = None,
+    references: bool = True,
+    controls: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yields one result per case: {"index", "prompt", "model", "shuffled": scores, "video"}, and for the first film of
-    each prompt, unless references is false, also {"real", "codec": scores, "codec_psnr_db"}.
+    each prompt, unless references is false, also {"real", "codec": scores, "codec_psnr_db"}, with controls {"frozen",
+    "noise": scores} as well. A plan that cuts pictures also gives {"seams": {"model", "real"}} of that film.
 
     request: the prompt and the seed in it are replaced by each case's. progress: a JSON-lines file in which finished
     cases are kept; those of the same weights, settings and prompts found there are yielded without being made again,
@@ -78,9 +87,11 @@ def evaluate(
         "request": dataclasses.asdict(request),
         "prompts": hashlib.sha256("\n".join(case.prompt for case in cases).encode()).hexdigest()[:16],
         "references": references,
+        "controls": controls,
     }
-    done = _read_progress(progress, key)
-    fps = model.info.fps
+    done = read_progress(progress, key)
+    fps, plan = model.info.fps, resolve(model, request).plan
+    token = model.multiples()
     for case in cases:
         if case.index in done:
             yield done[case.index]
@@ -89,15 +100,22 @@ def evaluate(
         result: dict[str, Any] = {"index": case.index, "prompt": case.prompt}
         result["model"] = _read(video, case.wanted, fps)
         result["shuffled"] = _read(video, case.other, fps)
-        if references and case.film == 0:
-            real = render([case.world], frames=len(video), size=video.shape[1], fps=fps)[0]
+        if case.film == 0 and (references or any(borders(plan, token))):
+            real = render_of(model, case)
+            seams = {"model": seam_ratio(video, plan, token), "real": seam_ratio(real.numpy(), plan, token)}
+            if None not in seams.values():
+                result["seams"] = seams
+        if case.film == 0 and references:
             decoded = through_codec(model, real)
             result["real"] = _read(real.numpy(), case.wanted, fps)
             result["codec"] = _read(decoded, case.wanted, fps)
             result["codec_psnr_db"] = round(psnr(real.numpy(), decoded), 3)
-        if progress is not None:
-            with open(progress, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, **result}) + "\n")
+            if controls:
+                held = np.repeat(real.numpy()[:1], len(real), axis=0)
+                noise = np.random.default_rng(case.index).integers(0, 256, video.shape, np.uint8)
+                result["frozen"] = _read(held, case.wanted, fps)
+                result["noise"] = _read(noise, case.wanted, fps)
+        append_progress(progress, key, result)
         yield result | {"video": video}
 
 
@@ -130,6 +148,12 @@ def make(model: Model, case: Case, request: Request) -> np.ndarray:
     return last.video
 
 
+def render_of(model: Model, case: Case, frames: int | None = None) -> torch.Tensor:
+    """What the prompt was written of, uint8 [T, H, W, 3], in the model's size and rate."""
+    info = model.info
+    return render([case.world], frames=frames or info.frames, size=info.height, fps=info.fps)[0]
+
+
 def through_codec(model: Model, video_THWC: torch.Tensor) -> np.ndarray:
     """The clip encoded and decoded."""
     decoder = StreamDecoder(model.vae)
@@ -140,11 +164,13 @@ def through_codec(model: Model, video_THWC: torch.Tensor) -> np.ndarray:
 def summarise(results: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     """For each row and dimension the share that is right, its 95% bootstrap interval and the number of clips.
 
-    The interval is one over prompts: films of the same prompt are not independent.
+    The interval is one over prompts: films of the same prompt are not independent. Rows without results are left out.
     """
     generator = np.random.default_rng(seed)
     table: dict[str, Any] = {}
     for row in ROWS:
+        if not any(row in result for result in results):
+            continue
         table[row] = {}
         for name in DIMENSIONS:
             by_prompt: dict[str, list[bool]] = {}
@@ -153,19 +179,43 @@ def summarise(results: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
                     by_prompt.setdefault(result["prompt"], []).append(result[row][name])
             if by_prompt:
                 shares = np.array([np.mean(values) for values in by_prompt.values()])
-                means = generator.choice(shares, (1000, len(shares))).mean(1)
-                low, high = np.quantile(means, (0.025, 0.975))
+                low, high = _bootstrap(shares, generator)
                 figures = {"share": shares.mean(), "low": low, "high": high}
                 clips = sum(map(len, by_prompt.values()))
                 table[row][name] = {k: round(float(v), 3) for k, v in figures.items()} | {"clips": clips}
     return table
 
 
+def seams_of(results: list[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]] | None:
+    """Mean ratio at the seams of films and of renders, with 95% bootstrap intervals; None for plans without seams."""
+    found = [result["seams"] for result in results if "seams" in result]
+    if not found:
+        return None
+    generator, table = np.random.default_rng(seed), {}
+    for row in ("model", "real"):
+        values = np.array([seams[row] for seams in found])
+        low, high = _bootstrap(values, generator)
+        table[row] = {k: round(float(v), 3) for k, v in {"mean": values.mean(), "low": low, "high": high}.items()}
+    return table
+
+
+def _bootstrap(values: np.ndarray, generator: np.random.Generator) -> tuple[float, float]:
+    """The 95% interval of the mean."""
+    low, high = np.quantile(generator.choice(values, (1000, len(values))).mean(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def append_progress(path: Path | None, key: dict[str, Any], result: dict[str, Any]) -> None:
+    if path is not None:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, **result}) + "\n")
+
+
 def _read(video: np.ndarray, wanted: Attributes, fps: float) -> dict[str, bool | None]:
     return score(detect(video, things=len(wanted.things), fps=fps), wanted)
 
 
-def _read_progress(path: Path | None, key: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def read_progress(path: Path | None, key: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Finished cases of the same key; a line that was cut off while it was written is passed over."""
     done: dict[int, dict[str, Any]] = {}
     if path is None or not path.exists():

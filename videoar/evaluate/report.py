@@ -1,0 +1,114 @@
+"""An evaluation for people: its tables in Markdown and its shares with their intervals drawn as SVG."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.sax.saxutils import escape
+
+from .score import DIMENSIONS
+
+NAMES = {
+    "real": "real renders (the detector's ceiling)",
+    "codec": "renders through the codec",
+    "frozen": "their first picture held (control)",
+    "noise": "noise (control)",
+    "base": "base",
+    "shuffled": "films against other prompts (control)",
+}
+_COLORS = {"real": "#718096", "codec": "#a0aec0", "frozen": "#cbd5e0", "noise": "#cbd5e0", "base": "#6b46c1"}
+_MODEL, _CONTROL = "#2b6cb0", "#cbd5e0"
+_LABEL, _PANEL, _ROW, _TOP = 250, 92, 18, 40
+
+Table = dict[str, dict[str, Any]]
+
+
+def rows_of(result: dict[str, Any]) -> Table:
+    """All rows of an evaluation under the names that people read, in order: references, base, plans, control."""
+    rows: Table = {
+        NAMES[name]: result["rows"][name] for name in ("real", "codec", "frozen", "noise") if name in result["rows"]
+    }
+    if "base" in result:
+        rows[f"{NAMES['base']}: {result['base']['settings']}"] = result["base"]["model"]
+    rows |= {f"model, {plan}": tables["model"] for plan, tables in result["plans"].items()}
+    return rows | {NAMES["shuffled"]: result["rows"]["shuffled"]}
+
+
+def markdown(result: dict[str, Any], drawing: str = "", sheet: str = "") -> str:
+    """The whole evaluation as a page; drawing and sheet are names of files beside it."""
+    s = result["settings"]
+    films = f"{result['clips']} held-out prompts, {result['seeds']} film{'s' * (result['seeds'] > 1)} of each and plan"
+    parts = [
+        f"# PlayBench: {s['model']}",
+        f"{films}; {s['steps']} steps, guidance {s['guidance_scale']:g}. Percent right, with 95% bootstrap intervals "
+        "over prompts; differences inside the intervals are ties. Not comparable with published VBench scores.",
+        shares(rows_of(result)),
+    ]
+    if drawing:
+        parts.append(f"![the same, drawn]({drawing})")
+    if seams := {plan: t["seams"] for plan, t in result["plans"].items() if t.get("seams")}:
+        lines = ["| plan | films | real renders |", "|---|---|---|"]
+        lines += [f"| {plan} | {_interval(v['model'])} | {_interval(v['real'])} |" for plan, v in seams.items()]
+        parts += ["**Seams**: steps at the borders of units over steps elsewhere.", "\n".join(lines)]
+    if pieces := result.get("drift", {}).get("pieces"):
+        dims = list(pieces[0]["model"])
+        lines = ["| until | " + " | ".join(dims) + " |", "|---" * (len(dims) + 1) + "|"]
+        for piece in pieces:
+            cells = [f"{100 * piece['model'][d]:.0f} ({100 * piece['real'][d]:.0f})" for d in dims]
+            lines.append(f"| {piece['until_s']:g} s | " + " | ".join(cells) + " |")
+        parts += [
+            f"**Drift**: {result['drift']['films']} long films with {s['plan']}, read piece by piece; in brackets "
+            "renders.",
+            "\n".join(lines),
+        ]
+    if sheet:
+        parts.append(f"![contact sheet]({sheet})")
+    parts.append(f"{result['hardware']}, commit {result['commit']}, {result['date']}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def shares(rows: Table) -> str:
+    """A Markdown table of shares in percent with their intervals."""
+    lines = ["| percent right | " + " | ".join(DIMENSIONS) + " |", "|---" * (len(DIMENSIONS) + 1) + "|"]
+    for row, figures in rows.items():
+        cells = [_percent(figures[name]) if name in figures else "-" for name in DIMENSIONS]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def drawing(result: dict[str, Any]) -> str:
+    """An SVG: a panel for each dimension, in it a dot and an interval for each row. Every axis goes from 0 to 100%."""
+    rows = rows_of(result)
+    width, height = _LABEL + len(DIMENSIONS) * _PANEL + 16, _TOP + len(rows) * _ROW + 24
+    bottom = _TOP + len(rows) * _ROW
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for j, name in enumerate(DIMENSIONS):
+        x = _LABEL + j * _PANEL
+        parts.append(f'<text x="{x}" y="{_TOP - 14}" font-weight="bold">{name}</text>')
+        parts.append(f'<path d="M{x} {_TOP - 6}V{bottom}H{x + _PANEL - 18}" fill="none" stroke="#a0aec0"/>')
+        parts.append(f'<text x="{x}" y="{bottom + 14}">0</text>')
+        parts.append(f'<text x="{x + _PANEL - 18}" y="{bottom + 14}" text-anchor="end">100</text>')
+    colors = {NAMES[k]: v for k, v in _COLORS.items()}
+    for i, (row, figures) in enumerate(rows.items()):
+        y = _TOP + i * _ROW + _ROW / 2
+        color = colors.get(
+            row, _CONTROL if row == NAMES["shuffled"] else _COLORS["base"] if row.startswith("base") else _MODEL
+        )
+        parts.append(f'<text x="{_LABEL - 10}" y="{y + 4:.0f}" text-anchor="end">{escape(row[:46])}</text>')
+        for j, name in enumerate(DIMENSIONS):
+            if name in figures:
+                at = [_LABEL + j * _PANEL + (_PANEL - 18) * figures[name][k] for k in ("low", "share", "high")]
+                parts.append(f'<path d="M{at[0]:.1f} {y}H{at[2]:.1f}" stroke="{color}" stroke-width="2"/>')
+                parts.append(f'<circle cx="{at[1]:.1f}" cy="{y}" r="3.5" fill="{color}"/>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _percent(figure: dict[str, float]) -> str:
+    return f"{100 * figure['share']:.0f} ({100 * figure['low']:.0f}-{100 * figure['high']:.0f})"
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['mean']:.2f} ({figure['low']:.2f}-{figure['high']:.2f})"
