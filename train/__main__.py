@@ -54,7 +54,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--teacher", type=Path, help="model folder that is `dmd`'s real scorer (default: the base)")
     parser.add_argument("--scorers", choices=list(SCORERS), help="the fake scorers of `dmd` (default: both)")
-    parser.add_argument("--data", type=Path, help="`data`: folder of videos and .txt captions, or a CSV list of both")
+    parser.add_argument(
+        "--data", type=Path, help="`data`: folder of videos with .txt captions, or a CSV or Parquet list"
+    )
     parser.add_argument("--clips", type=int, help="`sample_base`: how many clips (default: the preset's)")
     parser.add_argument("--fsdp", action="store_true", help="shard the trained networks among the processes")
     parser.add_argument("--gpus", type=int, default=1, help="`plan`: how many GPUs")
@@ -64,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--patience", type=int, help="evaluate at every checkpoint, stop after so many without a better one (0: never)"
     )
+    parser.add_argument("--tracker", help="also log to tensorboard, wandb, trackio ... (whichever is installed)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument(
         "--compile", action="store_true", help="compile the blocks (faster after some minutes; needs a C++ compiler)"
@@ -96,6 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             args.gpus,
             args.memory,
             args.patience,
+            args.tracker,
         )
         for name in STAGES if args.stage == "all" else [args.stage]:
             progress = Progress(name)

@@ -100,8 +100,12 @@ class Pool:
         tensors = {"latents": latents_BCFHW.contiguous()}
         tensors |= {f"text.{i}": t.contiguous() for i, t in enumerate(text or ())}
         partial = self.path(index).with_suffix(f".partial-{os.getpid()}")
-        save_file(tensors, partial, {k: json.dumps(v) for k, v in metadata.items()})
-        partial.rename(self.path(index))
+        try:
+            save_file(tensors, partial, {k: json.dumps(v) for k, v in metadata.items()})
+            partial.rename(self.path(index))
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(f"could not write {self.path(index)}: {error}; the shards before it are untouched") from error
 
     def refresh(self, most: int | None = None) -> None:
         """Map the shards that follow those already known, at most up to `most` clips in all."""

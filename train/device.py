@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 
 def computes_in_bfloat16() -> bool:
@@ -13,7 +15,21 @@ def computes_in_bfloat16() -> bool:
     return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
 
 
-def new_accelerator() -> Accelerator:
-    """bfloat16 where the hardware computes in it, unless ACCELERATE_MIXED_PRECISION says otherwise."""
+def check_tracker(name: str) -> str:
+    """Raises ValueError for a tracker that there is not, or whose package is not installed."""
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise ValueError(f"there is no tracker {name!r}; choose of: {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}")
+    if name not in [str(tracker.value) for tracker in get_available_trackers()]:
+        raise ValueError(f"the tracker {name} needs its package: pip install {name.replace('_', '-')}")
+    return name
+
+
+def new_accelerator(tracker: str | None = None, folder: Path | None = None) -> Accelerator:
+    """bfloat16 where the hardware computes in it, unless ACCELERATE_MIXED_PRECISION says otherwise.
+
+    tracker: one of accelerate's, which writes to the folder if it writes to any.
+    """
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "bf16" if computes_in_bfloat16() else "no")
-    return Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    return Accelerator(
+        mixed_precision=precision, cpu=not torch.cuda.is_available(), log_with=tracker, project_dir=folder
+    )

@@ -77,6 +77,7 @@ def train(
     save_every: int | None = None,
     compiled: bool = False,
     fsdp: bool = False,
+    tracker: str | None = None,
     progress: Callable[[Row], None] = lambda row: None,
     on_save: Callable[[int, dict[str, torch.Tensor]], bool] = lambda step, average: False,
 ) -> dict[str, torch.Tensor]:
@@ -86,13 +87,16 @@ def train(
     clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
     compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
     text: None where the source keeps the embeddings of its captions.
+    tracker: one of accelerate's (tensorboard, wandb, trackio ...) that gets the numbers of the log as well.
     fsdp: shard every network among the processes (torch's fully_shard). Checkpoints hold whole tensors either way, so
     that any number of processes can go on.
     on_save: called at every checkpoint with the averaged weights; true ends the training there.
     Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
     """
     save_every = save_every or preset.save_every
-    accelerator = new_accelerator()
+    accelerator = new_accelerator(tracker, run.folder)
+    if tracker:
+        accelerator.init_trackers("videoar", {"stage": run.folder.name, "seed": seed, "steps": preset.steps})
     device = accelerator.device
     model = method.trained["model"]
     saved = run.load()
@@ -219,9 +223,13 @@ def train(
                 "clips_per_s": clips / (time.monotonic() - began),
             }
             run.log(**row)
+            if tracker:
+                accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=step)
             progress(row)
     else:
         save()
+    if tracker:
+        accelerator.end_training()
     return {k: whole(v) for k, v in average.tensors.items()}
 
 

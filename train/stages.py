@@ -212,6 +212,7 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         w.seed,
         compiled=w.compiled,
         fsdp=w.fsdp,
+        tracker=w.tracker,
         progress=progress,
         on_save=on_save,
     )

@@ -1,4 +1,4 @@
-"""Captioned videos as training data: found in a folder or a CSV list, decoded, cut to the preset's size and rate."""
+"""Captioned videos as training data: found in a folder or a list, decoded, cut to the preset's size and rate."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Captioned:
 
 
 def find_videos(source: Path) -> tuple[list[Captioned], list[str]]:
-    """The captioned videos of a folder (a .txt of the same name beside each) or of a CSV list, in a fixed order, and a
-    sentence about each that has no caption.
+    """The captioned videos of a folder (a .txt of the same name beside each) or of a CSV or Parquet list, in a fixed
+    order, and a sentence about each that has no caption.
 
-    A list has a header with a column path (or video, file, file_name; relative to the list) and a column caption (or
+    A list has a column path (or video, file, file_name; relative to the list) and a column caption (or
     text, prompt). Raises ValueError where there is nothing to train on.
     """
     if not source.exists():
-        raise ValueError(f"{source} does not exist; --data names a folder of videos or a CSV list")
+        raise ValueError(f"{source} does not exist; --data names a folder of videos or a CSV or Parquet list")
     found = _listed(source) if source.is_file() else _in_folder(source)
     if not found:
         raise ValueError(f"{source} has no videos ({', '.join(SUFFIXES)})")
@@ -55,13 +55,33 @@ def _in_folder(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _listed(path: Path) -> list[tuple[Path, str]]:
+    fields, rows = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
+    names = {str(name).strip().lower(): name for name in fields}
+    columns = [next((names[n] for n in wanted if n in names), None) for wanted in (_PATH, _CAPTION)]
+    if None in columns:
+        raise ValueError(
+            f"{path} is no list of videos: there is to be a column path and a column caption (named in a CSV's first line)"
+        )
+    return [(path.parent / (row[columns[0]] or ""), (row[columns[1]] or "").strip()) for row in rows]
+
+
+def _csv(path: Path) -> tuple[list[str], list[dict]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        names = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-        columns = [next((names[n] for n in wanted if n in names), None) for wanted in (_PATH, _CAPTION)]
-        if None in columns:
-            raise ValueError(f"{path} is no list of videos: its first line names a column path and a column caption")
-        return [(path.parent / (row[columns[0]] or ""), (row[columns[1]] or "").strip()) for row in reader]
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def _parquet(path: Path) -> tuple[list[str], list[dict]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ValueError(f"{path} is a Parquet file: pip install pyarrow, or name a CSV list") from error
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise ValueError(f"{path} cannot be read as a Parquet file: {error}") from error
+    return table.column_names, table.to_pylist()
 
 
 def read_clip(path: Path, frames: int, fps: float, height: int, width: int) -> Tensor:

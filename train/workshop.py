@@ -17,6 +17,7 @@ from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
 from .data import Pool, Stream
+from .device import check_tracker
 from .presets import Preset
 
 LARGE_TEXT = 1024  # a text encoder as wide as this runs in bfloat16 on a GPU
@@ -42,12 +43,15 @@ class Workshop:
     gpus: int = 1
     memory: float = 80.0  # GiB of one GPU
     patience: int | None = None
+    tracker: str | None = None
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"--steps must be at least 1, not {self.steps}")
         if self.patience is not None and self.patience < 0:
             raise ValueError(f"--patience is a number of evaluations, 0 for no early stopping, not {self.patience}")
+        if self.tracker is not None:
+            check_tracker(self.tracker)
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"--threads must be at least 1, not {self.threads}")
         if self.threads:

@@ -1,6 +1,8 @@
 """Clips from folders and lists of videos, and from the base model: resumable, and honest about what is not usable."""
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -54,6 +56,35 @@ class TestFinding:
         videos, bare = find_videos(tmp_path / "list.csv")
         assert [(v.path, v.caption) for v in videos] == [(tmp_path / "x/a.mp4", "red, round")]
         assert bare == ["b.mp4: no caption"]
+
+    def test_a_parquet_list(self, tmp_path, monkeypatch):
+        """With a stand-in for pyarrow, which is not among what the tests need."""
+        (tmp_path / "list.parquet").write_bytes(b"PAR1")
+
+        class Table:
+            column_names = ("path", "caption")
+
+            def to_pylist(self):
+                return [{"path": "x/a.mp4", "caption": "red"}, {"path": "b.mp4", "caption": None}]
+
+        arrow, parquet = types.ModuleType("pyarrow"), types.ModuleType("pyarrow.parquet")
+        arrow.ArrowException = type("ArrowException", (Exception,), {})
+        arrow.parquet, parquet.read_table = parquet, lambda path: Table()
+        monkeypatch.setitem(sys.modules, "pyarrow", arrow)
+        monkeypatch.setitem(sys.modules, "pyarrow.parquet", parquet)
+        videos, bare = find_videos(tmp_path / "list.parquet")
+        assert [(v.path, v.caption) for v in videos] == [(tmp_path / "x/a.mp4", "red")]
+        assert bare == ["b.mp4: no caption"]
+
+        def damaged(path):
+            raise arrow.ArrowException("no magic bytes")
+
+        parquet.read_table = damaged
+        with pytest.raises(ValueError, match=r"list.parquet cannot be read as a Parquet file: no magic bytes"):
+            find_videos(tmp_path / "list.parquet")
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        with pytest.raises(ValueError, match="pip install pyarrow, or name a CSV list"):
+            find_videos(tmp_path / "list.parquet")
 
     def test_nothing_to_train_on_is_said(self, tmp_path):
         with pytest.raises(ValueError, match="does not exist"):

@@ -6,6 +6,8 @@ import random
 
 import pytest
 import torch
+from accelerate.tracking import GeneralTracker
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from train.data import Pool, world_from_json, world_to_json
@@ -188,6 +190,52 @@ def test_training_worlds_leave_the_held_out_combinations_out():
         assert not any(is_held_out(t.subject, t.color, t.motion, world.scene) for t in world.things)
 
 
+def test_a_tracker_gets_the_numbers_of_the_log(prepared, tmp_path):
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory, tracker = "mine", False, None
+
+        def __init__(self):
+            super().__init__()
+            self.rows = {}
+
+        def store_init_configuration(self, values):
+            self.config = values
+
+        def log(self, values, step, **kwargs):
+            self.rows[step] = values
+
+    workshop = dataclasses.replace(prepared)
+    workshop.folder = lambda name: tmp_path / "base" if name == "base" else prepared.folder(name)
+    workshop.tracker = tracker = Tracker()
+    run_stages(workshop, "base")
+    assert tracker.config["stage"] == "base"
+    assert sorted(tracker.rows) == [1, 2, 3]
+    logged = Run(tmp_path / "base").rows()
+    assert [row["loss"] for row in tracker.rows.values()] == [row["loss"] for row in logged]
+    with pytest.raises(ValueError, match=r"there is no tracker 'paper'; choose of: .*tensorboard"):
+        Workshop(SMOKE, tmp_path, tracker="paper")
+
+
+def test_a_tracker_that_is_not_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.device.get_available_trackers", list)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        Workshop(SMOKE, tmp_path, tracker="tensorboard")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_shard_on_a_full_disk_is_an_error_that_loses_nothing(prepared, tmp_path, monkeypatch, error):
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise error
+
+    pool = Pool(tmp_path)
+    pool.write(0, torch.zeros(2, 4, 1, 2, 2), captions=["a", "b"])
+    monkeypatch.setattr("train.data.save_file", full)
+    with pytest.raises(OSError, match="the shards before it are untouched"):
+        pool.write(1, torch.zeros(2, 4, 1, 2, 2), captions=["a", "b"])
+    assert [path.name for path in tmp_path.iterdir()] == ["clips-00000.safetensors"]
+
+
 def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, monkeypatch):
     run = Run(tmp_path)
     run.save(1, {"a": torch.ones(3)}, {})
@@ -278,7 +326,14 @@ def test_export_never_replaces_a_folder_that_is_not_a_model(prepared, tmp_path, 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["base", "--steps", "0"], ["all", "--steps", "5"], ["all", "--init", "x"], ["base", "--threads", "-1"]],
+    [
+        ["base", "--steps", "0"],
+        ["all", "--steps", "5"],
+        ["all", "--init", "x"],
+        ["base", "--threads", "-1"],
+        ["base", "--patience", "-1"],
+        ["base", "--tracker", "paper"],
+    ],
 )
 def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, tmp_path, capsys):
     from train.__main__ import main
