@@ -59,9 +59,7 @@ def _listed(path: Path) -> list[tuple[Path, str]]:
     names = {str(name).strip().lower(): name for name in fields}
     columns = [next((names[n] for n in wanted if n in names), None) for wanted in (_PATH, _CAPTION)]
     if None in columns:
-        raise ValueError(
-            f"{path} is no list of videos: there is to be a column path and a column caption (named in a CSV's first line)"
-        )
+        raise ValueError(f"{path} is no list of videos: it needs a column path and a column caption, named in line 1")
     return [(path.parent / (row[columns[0]] or ""), (row[columns[1]] or "").strip()) for row in rows]
 
 
