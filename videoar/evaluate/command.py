@@ -139,7 +139,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.quick:
         page, picture, sheet = (out.with_suffix(suffix) for suffix in (".md", ".svg", ".png"))
         picture.write_text(drawing(report), encoding="utf-8")
-        contact_sheet(*_everything(model, base, base_request, cases, requests), sheet, columns=_COLUMNS, shown=4)
+        columns = min(_COLUMNS, arguments.clips)
+        contact_sheet(*_everything(model, base, base_request, cases[:columns], requests), sheet, columns, shown=4)
         page.write_text(markdown(report, picture.name, sheet.name), encoding="utf-8")
         written += [page, picture, sheet]
     progress.unlink(missing_ok=True)
@@ -154,20 +155,19 @@ def _run(arguments: argparse.Namespace) -> int:
 def _everything(
     model: Model, base: Model | None, base_request: Request, cases: list[Case], requests: list[Request]
 ) -> tuple[list[np.ndarray], list[str]]:
-    """The clips of the contact sheet and their captions: a column for each of a few prompts; a row for the renders,
+    """The clips of the contact sheet and their captions: a column for each of these prompts; a row for the renders,
     what the codec makes of them, the base, and each plan.
     """
-    chosen = [case for case in cases if case.film == 0][:_COLUMNS]
     clips, captions = [], []
-    real = {case.index: render_of(model, case) for case in chosen}
-    for case in chosen:
+    real = {case.index: render_of(model, case) for case in cases}
+    for case in cases:
         clips.append(real[case.index].numpy())
         captions.append(case.prompt)
-    for case in chosen:
+    for case in cases:
         clips.append(through_codec(model, real[case.index]))
         captions.append("through the codec")
     for network, request in [*([(base, base_request)] if base else []), *((model, request) for request in requests)]:
-        for case in chosen:
+        for case in cases:
             clips.append(make(network, case, request))
             captions.append("base" if network is base else str(request.plan))
     return clips, captions
