@@ -7,6 +7,8 @@ const MOST_CANVASES = 240; // films with more pictures are long
 const AHEAD = 12, BEHIND = 4; // decoded around the picture on the screen
 const MOST_BYTES = 192 * 2 ** 20; // of JPEGs
 
+const decodeJpeg = (jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }));
+
 class FrameStore {
   constructor(width, height, count) {
     Object.assign(this, { width, height, count, first: 0, last: -1, bytes: 0 });
@@ -47,7 +49,7 @@ class FrameStore {
       const jpeg = this.packed.get(due);
       if (!jpeg || this.pictures.has(due) || this.coming.has(due)) continue;
       this.coming.add(due);
-      createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })).then((bitmap) => {
+      decodeJpeg(jpeg).then((bitmap) => {
         this.coming.delete(due);
         if (this.packed.has(due)) this.canvas(due).getContext("2d").drawImage(bitmap, 0, 0, this.width, this.height);
         bitmap.close();

@@ -1,5 +1,13 @@
 // One film on the page: its screen, its facts, the picture of its plan and its lane of the timeline.
 
+// The JPEGs in the body of a `paint` message.
+function splitBody(sizes, body) {
+  let start = 0;
+  return sizes.map((size) => body.subarray(start, (start += size)));
+}
+
+const decodePictures = ({ sizes }, body) => Promise.all(splitBody(sizes, body).map(decodeJpeg));
+
 class Pane {
   constructor(template) {
     this.root = template.content.firstElementChild.cloneNode(true);
@@ -86,19 +94,18 @@ class Pane {
     if (steps > 1) this.label.textContent = `unit ${unit + 1}, step ${step} of ${steps}`;
   }
 
-  async paint({ first, area, preview, sizes }, body) {
-    const frames = this.frames; // a new film may begin while these pictures are decoded
-    let start = 0;
-    const jpegs = sizes.map((size) => body.subarray(start, (start += size)));
-    if (frames.packed && !preview) {
-      jpegs.forEach((jpeg, offset) => frames.pack(first + offset, jpeg));
-    } else {
-      const pictures = jpegs.map((jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })));
-      (await Promise.all(pictures)).forEach((bitmap, offset) => {
-        frames.paint(first + offset, bitmap, area, preview);
-        bitmap.close();
-      });
-    }
+  // Whether the pictures of a `paint` message are kept as they are and decoded when they are due.
+  packs({ preview }) {
+    return this.frames.packed && !preview;
+  }
+
+  paint(head, body, bitmaps) {
+    const { first, area, preview, sizes } = head, packs = this.packs(head);
+    if (packs) splitBody(sizes, body).forEach((jpeg, offset) => this.frames.pack(first + offset, jpeg));
+    bitmaps.forEach((bitmap, offset) => {
+      if (!packs) this.frames.paint(first + offset, bitmap, area, preview);
+      bitmap.close();
+    });
     if (!preview) this.exact = Math.max(this.exact, first + sizes.length);
     this.shown = -1;
   }

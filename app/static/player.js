@@ -3,6 +3,7 @@
 
 const WAIT_AT_EDGE = 900; // milliseconds at the last frame made so far before the film starts over
 const MOST_PANES = 5;
+const MOST_WAITING = 32; // messages whose pictures are being decoded
 const READ_MS = 2500; // for a sentence that goes away by itself
 const ZOOMS = [1, 2, 4];
 
@@ -21,7 +22,8 @@ function makePanes(count) {
   while (panes.length < Math.min(count, MOST_PANES)) panes.push(new Pane(find("pane-template")));
   panes.length = Math.min(count, MOST_PANES);
   find("panes").replaceChildren(...panes.map((pane) => pane.root));
-  find("panes").dataset.count = panes.length;
+  for (const name of ["deck", "panes"]) find(name).dataset.count = panes.length;
+  document.documentElement.classList.toggle("va-several", panes.length > 1);
 }
 
 // Before the first film: what is chosen, one film or several.
@@ -46,7 +48,8 @@ function rehearse(made) {
 
 // ---- the film's messages
 
-async function receive(showing, head, body) {
+// pictures: the bitmaps of a `paint` message, none of those that are packed
+function receive(head, body, pictures) {
   const pane = film.panes[head.pane];
   if (pane && head.clock !== undefined && head.kind !== "clip") pane.tick(head.clock);
   if (head.kind === "clip") begin(head.panes);
@@ -58,8 +61,7 @@ async function receive(showing, head, body) {
   else if (head.kind === "over") conclude(head);
   else if (head.kind === "paint") {
     const early = !pane.exact;
-    await pane.paint(head, body);
-    if (showing !== film.showing) return; // another film began while these pictures were decoded
+    pane.paint(head, body, pictures);
     if (film.long && early && pane.exact) clock.frame = 0; // from here on it plays as a film, not as a preview
     const [from, to] = [head.first, head.first + head.sizes.length].map((frame) => Math.ceil(frame / pane.rate));
     for (let frame = from; !film.long && frame < to; frame++) markStrip(frame);
@@ -143,7 +145,20 @@ function watchRun(job, source, replayed = "") {
   const showing = {};
   Object.assign(film, { job, showing, replayed, run: null, panes: [] });
   find("replayed").hidden = !replayed;
-  film.unfollow = source((head, body) => receive(showing, head, body), fail);
+  // Messages take effect in their order, but their pictures are decoded as soon as they arrive.
+  let handled = Promise.resolve(), waiting = 0;
+  const onMessage = (head, body) => {
+    const decode = head.kind === "paint" && !film.panes[head.pane]?.packs(head);
+    const pictures = decode ? decodePictures(head, body) : [];
+    const handle = async () => {
+      const bitmaps = await pictures;
+      if (showing === film.showing) receive(head, body, bitmaps); // else another film has begun
+    };
+    waiting++;
+    handled = handled.then(handle).catch(reportError).then(() => void waiting--);
+    return waiting < MOST_WAITING ? null : handled;
+  };
+  film.unfollow = source(onMessage, fail);
 }
 
 function follow(job) {
