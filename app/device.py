@@ -53,10 +53,11 @@ class Device(Protocol):
     def model(self, seconds: float | None = None) -> Any:
         """The usual model, waiting at most `seconds` for it (TimeoutError); raises what loading raised."""
 
-    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
-        """Begins a film, or a comparison of several. Raises ValueError for what cannot be made, or not now.
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = (), one_by_one: bool = False) -> Running:
+        """Begins a film, or several: side by side, or one after another.
 
-        models: for each request the name of its model, or None for the usual one.
+        models: for each request the name of its model, or None for the usual one. Raises ValueError for what cannot be
+        made, or not now.
         """
 
     def close(self) -> None:
@@ -111,17 +112,17 @@ class EngineDevice:
         except FutureTimeoutError:  # before Python 3.11 not the same as TimeoutError
             raise TimeoutError("the model is still loading") from None
 
-    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = (), one_by_one: bool = False) -> Running:
         from videoar.engine import Busy  # loads the whole library, which the page need not wait for
 
-        model, engine = self._ready.result()
+        _, engine = self._ready.result()
         # A film alone is directed while it is made, so it is not made further ahead of its reader than it must be.
-        alone: dict[str, Any] = (
-            {"unread": _UNREAD, "keep": not _is_long(model, requests[0])} if len(requests) == 1 else {}
-        )
+        alone = {"unread": _UNREAD} if len(requests) == 1 else {}
+        picked = self._models.pick(requests, models)
+        keep = _is_whole(picked, requests)
         try:
-            picked = self._models.pick(requests, models)
-            return _EngineRun(engine.race(requests, picked, **alone), len(requests))
+            session = engine.race(requests, picked, one_by_one=one_by_one, keep=keep, **alone)
+            return _EngineRun(session, len(requests))
         except Busy as error:
             raise ValueError(f"the server is busy: {error}") from None
 
@@ -149,6 +150,12 @@ def _is_long(model: Any, request: Request) -> bool:
     """Whether a film has more than one slab, so that nobody holds it whole."""
     settings = resolve(model, request)
     return settings.unit_total() != len(settings.plan.units)
+
+
+def _is_whole(models: Sequence[Any], requests: Sequence[Request]) -> bool:
+    """Whether the films are kept to be encoded at the end; `app.long` writes the others while they are made."""
+    films = zip(models, requests, strict=True)
+    return not any(_is_long(model, request) or request.start is not None for model, request in films)
 
 
 class _EngineRun:
@@ -189,28 +196,29 @@ class ZeroGpuDevice:
     def model(self, seconds: float | None = None) -> Any:
         return self._model
 
-    def run(self, requests: Sequence[Request], models: Sequence[str | None] = ()) -> Running:
+    def run(self, requests: Sequence[Request], models: Sequence[str | None] = (), one_by_one: bool = False) -> Running:
         # Here, where a ValueError keeps its sentence; from the other process only its name would come back.
         picked = self._models.pick(requests, models)
         for request, model in zip(requests, picked, strict=True):
             resolve(model, request)
         if len(requests) == 1 and _is_long(picked[0], requests[0]):
             return Legs(lambda leg: self._call([leg], models), picked[0], requests[0])
-        return _ZeroGpuRun(self._call(requests, models))
+        return _ZeroGpuRun(self._call(requests, models, one_by_one))
 
     def close(self) -> None:
         pass
 
-    def _messages(self, requests: Sequence[Request], models: Sequence[str | None]) -> Generator[Message, None, None]:
+    def _messages(
+        self, requests: Sequence[Request], models: Sequence[str | None], one_by_one: bool = False
+    ) -> Generator[Message, None, None]:
         from videoar.race import race
 
         assert self._generate is not None, "start() comes before the first film"
         picked = self._models.pick(requests, models)
-        # The pieces of a long film are put together where they arrive.
-        keep = not _is_long(picked[0], requests[0])
-        yield from messages(race(picked, requests, self._generate, keep=keep), len(requests))
+        turns = race(picked, requests, self._generate, one_by_one=one_by_one, keep=_is_whole(picked, requests))
+        yield from messages(turns, len(requests))
 
-    def _seconds(self, requests: Sequence[Request], models: Sequence[str | None]) -> int:
+    def _seconds(self, requests: Sequence[Request], models: Sequence[str | None], one_by_one: bool = False) -> int:
         """How long a run may take, which is what a visitor's quota is asked for."""
         films = zip(requests, self._models.pick(requests, models), strict=True)
         return _ZERO_GPU_START_SECONDS + round(sum(self._film_seconds(*film) for film in films))

@@ -27,12 +27,16 @@ _PATIENCE_S = 20.0
 
 
 def export_routes(hub: Hub) -> list[Route]:
-    """`/gradio_api/units/{job}/run.videoar`, and `film.mp4`, `film.gif` or `film.webp` with an optional `sync`."""
+    """`/gradio_api/units/{job}/run.videoar`, `film.mp4`, `film.gif` or `film.webp` with an optional `sync`, and the
+    finished films one by one: `film-1.mp4`, `film-2.mp4` ...
+    """
     drawing = threading.Semaphore()  # one film at a time: drawing takes a core
 
     def export(request: Request) -> Response:
         name, suffix = request.path_params["name"], Path(request.path_params["name"]).suffix
         job = hub.get(request.path_params["job"])
+        if job is not None and name in (single := {f"film-{pane + 1}.mp4": pane for pane in dict(job.films)}):
+            return _attachment(job.films[single[name]][0], name)
         if job is None or name not in (f"run{SUFFIX}", *(f"film{known}" for known in SUFFIXES)):
             return JSONResponse({"error": "there is no such file"}, 404)
         try:
@@ -47,10 +51,14 @@ def export_routes(hub: Hub) -> list[Route]:
                 return JSONResponse({"error": "other films are being drawn: try again in a minute"}, 503)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 409)
-        headers = {"Content-Disposition": f'attachment; filename="videoar-{name}"', "Cache-Control": "no-store"}
-        return Response(data, media_type="application/octet-stream", headers=headers)
+        return _attachment(data, name)
 
     return [Route("/gradio_api/units/{job}/{name}", export, methods=["GET"])]
+
+
+def _attachment(data: bytes, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="videoar-{name}"', "Cache-Control": "no-store"}
+    return Response(data, media_type="application/octet-stream", headers=headers)
 
 
 def _recording(job: Job) -> bytes:

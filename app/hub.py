@@ -191,6 +191,11 @@ class Hub:
         with self._lock:
             return [job for job in self._jobs.values() if job.owner == owner]
 
+    def busy(self) -> int:
+        """How many runs are not over."""
+        with self._lock:
+            return sum(not job.done for job in self._jobs.values())
+
     def drop(self, owner: str) -> None:
         """Stops and forgets everything of one page."""
         for job in self.of(owner):

@@ -9,14 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from app.limits import MOST_STEPS
+from app.limits import CONCURRENT_FILMS, MOST_STEPS
 from app.opened import FILE_TYPES
 from app.player import LOGO, contender_list, film_options, settings_list, unit_picker, unit_player
 from app.runs import Runs, show_rows
 from videoar import playworld
 from videoar.request import LONGEST_PROMPT
 
-_CONCURRENT_FILMS = 2
 _CONCURRENT_REPLAYS = 8  # which only wait most of the time
 _MOST_WAITING = 24
 _EXAMPLES = 6
@@ -56,12 +55,14 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
                 )
                 # Seen while a long film is made, which the player tells the page.
                 switch = gr.Button("Switch prompt (Ctrl+Enter)", size="sm", elem_id="va-switch")
-                _examples(prompt)
+                suggest = _examples(prompt)
                 with gr.Tabs(elem_id="va-modes") as tabs:
                     with gr.Tab("One film", id="film", render_children=True) as one:
                         plan = unit_picker()
                         steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
                         more = film_options()
+                        with gr.Accordion("Go on from a picture or a clip", open=False, elem_id="va-from") as folded:
+                            given = gr.File(label="Picture or clip", height=110, elem_id="va-start")
                         go, stop = _actions("Generate", "va-go", "va-stop")
                     with gr.Tab("Compare", id="compare", render_children=True) as several:
                         contenders = contender_list(models)
@@ -69,7 +70,9 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
                 queue = gr.HTML("", apply_default_css=False, elem_id="va-queue")  # here Gradio says whose turn it is
                 with gr.Row(elem_id="va-seed-row", equal_height=True):
                     seed = gr.Number(label="Seed", value=0, precision=None, scale=1, min_width=110, elem_id="va-seed")
-                    randomise = gr.Checkbox(label="New seed each time", value=True, scale=1, min_width=180)
+                    randomise = gr.Checkbox(
+                        label="New seed each time", value=True, scale=1, min_width=180, elem_id="va-drawn"
+                    )
                 model = gr.HTML("Loading the model.", apply_default_css=False, elem_id="va-model")
                 with gr.Accordion("What the built-in model understands", open=False, elem_id="va-guide"):
                     gr.HTML(_guide(), apply_default_css=False)
@@ -82,25 +85,36 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
                 with gr.Row(visible=False, elem_id="va-film") as finished:
                     film = gr.Video(label="Film as MP4", interactive=False, buttons=["download"], elem_id="va-video")
                     settings = settings_list()
+                    go_on = gr.Button("Continue this film", size="sm", elem_id="va-continue")
                 with gr.Row(visible=False, elem_id="va-films") as all_finished:
                     films = gr.Files(label="Films as MP4", interactive=False, elem_id="va-files")
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        start: dict[str, Any] = {"concurrency_limit": _CONCURRENT_FILMS, "concurrency_id": "films"}
+        start: dict[str, Any] = {"concurrency_limit": CONCURRENT_FILMS, "concurrency_id": "films"}
         # Gradio trips over what is not of the type of its component; read_requests says what is.
         start |= {"preprocess": False, "trigger_mode": "once", "show_progress": "minimal", "show_progress_on": [queue]}
         making = go.click(
             runs.generate,
-            [prompt, plan, steps, seed, randomise, more],
+            [prompt, plan, steps, seed, randomise, more, given],
             [player, seed, film, settings],
             api_name="generate",
             **start,
         )
+        suggest.click(runs.suggest, prompt, prompt, queue=False, preprocess=False, **private)
+        # The finished film goes into the field for what a film goes on from, where it is seen and can be removed.
+        continuing = go_on.click(
+            lambda made: (made, gr.Accordion(open=True), gr.Tabs(selected="film")),
+            film,
+            [given, folded, tabs],
+            queue=False,
+            **private,
+        )
+        continuing.success(None, None, None, js="() => document.getElementById('va-go').click()", **private)
         switch.click(runs.switch, prompt, None, queue=False, preprocess=False, **private)
         prompt.submit(None, None, None, js=_START, api_visibility="private")
         comparing = race.click(
             runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
         )
-        rows, form = [finished, all_finished], [prompt, seed, randomise, tabs, plan, steps, contenders]
+        rows, form = [finished, all_finished], [prompt, seed, randomise, tabs, plan, steps, contenders, more]
         replaying = opened.upload(
             runs.open_file,
             opened,
@@ -112,7 +126,7 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
         player.select(
             runs.recall, None, [film, settings, films, *rows, *form], concurrency_limit=_CONCURRENT_REPLAYS, **private
         )
-        making.success(lambda: show_rows(one=True), None, rows, queue=False, **private)
+        making.success(_show_film, player, rows, queue=False, **private)
         comparing.success(lambda: show_rows(one=False), None, rows, queue=False, **private)
         stopping = gr.on(
             [stop.click, stop_all.click],
@@ -148,17 +162,23 @@ def _actions(name: str, go_id: str, stop_id: str) -> tuple[gr.Button, gr.Button]
         return go, gr.Button("Stop", size="lg", scale=1, min_width=80, elem_id=stop_id)
 
 
+def _show_film(player: dict[str, Any]) -> tuple[gr.Row, gr.Row]:
+    """The row of the finished film; of several the player offers each where it is seen."""
+    return gr.Row(visible=len(player["summary"]["contenders"]) == 1), gr.Row(visible=False)
+
+
 def _say_mode(mode: str) -> str:
     """Tells the player which tab is open."""
     return f"() => {{ document.dispatchEvent(new CustomEvent('videoar:mode', {{ detail: '{mode}' }})) }}"
 
 
-def _examples(prompt: gr.Textbox) -> None:
-    """Buttons that fill in a prompt, without asking the server."""
+def _examples(prompt: gr.Textbox) -> gr.Button:
+    """Buttons that fill in a prompt, without asking the server; returns one that is to suggest any other."""
     with gr.Row(elem_id="va-examples"):
         for text in playworld.example_prompts()[:_EXAMPLES]:
             button = gr.Button(_short(text), size="sm", min_width=0, elem_classes="va-example")
             button.click(None, None, prompt, js=f"() => {json.dumps(text)}", api_visibility="private")
+        return gr.Button("Suggest", size="sm", min_width=0, elem_id="va-suggest", elem_classes="va-example")
 
 
 def _short(prompt: str) -> str:

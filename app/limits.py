@@ -6,24 +6,28 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from videoar.events import MOST_CONTENDERS
 from videoar.plan import PlanSpec
-from videoar.request import Request, frames_for
+from videoar.request import Request, Scene, frames_for
+from videoar.storyboard import parse_storyboard
 
-if TYPE_CHECKING:
-    from videoar.checkpoint import ModelInfo
-
+CONCURRENT_FILMS = 2
 MOST_STEPS = 50
 MOST_UNITS = 128
 MOST_FRAMES_KEPT = 1000  # latent frames in a context window
 LARGEST_SEED = 2**53 - 1  # the page is JavaScript, whose larger numbers lose digits; the command line takes all
 MOST_SECONDS = 600
+MOST_FILMS = 4
 # What a film can have beside prompt, plan, steps and seed: JSON type and meaning.
 MORE = {
     "seconds": ("number", f"how long the film is, up to {MOST_SECONDS}; without it a clip as the model was trained"),
     "endless": ("boolean", "true for a film that goes on until it is stopped"),
+    "storyboard": ("string", "a line for each scene, with the second at which it begins and its prompt"),
+    "window": ("number", "latent frames that are remembered: more is more coherent, less is faster"),
+    "sink": ("number", "how many of them are the first ones of the film"),
+    "films": ("number", f"1 to {MOST_FILMS} clips with seeds that follow each other"),
 }
 _DRAWN_SEEDS = 2**31  # short enough to read out
 
@@ -49,47 +53,78 @@ def read_requests(prompt: Any, contenders: Any, seed: Any, randomise: Any) -> li
 class Wanted:
     """One run as it was asked for; what depends on the model is settled when that is there.
 
-    seconds: how long the films are; None for a clip of the model's own length, and for endless ones. models: the name
-    of each film's model, None for the usual one.
+    seconds: how long the film is; None for a clip of the model's own length, and for endless ones. models: the name
+    of each film's model, None for the usual one. source: a file that the film continues. contest: whether several films
+    are made side by side, and not one after another.
     """
 
     requests: list[Request]
     seconds: float | None = None
     models: Sequence[str | None] = ()
+    source: str | None = None
+    contest: bool = True
 
-    def settle(self, info: ModelInfo) -> list[Request]:
+    def settle(self, model: Any) -> list[Request]:
         """The requests for a model. Raises ValueError for what does not fit it."""
-        if self.seconds is None:
-            return self.requests
-        frames = frames_for(self.seconds, info.fps)
-        return [replace(request, frames=frames) for request in self.requests]
+        requests = self.requests
+        if self.seconds is not None:
+            requests = [replace(request, frames=frames_for(self.seconds, model.info.fps)) for request in requests]
+        if self.source is not None:
+            from videoar.continuing import continue_from
+
+            requests = [continue_from(model, request, self.source) for request in requests]
+        return requests
 
 
-def read_film(prompt: Any, plan: Any, steps: Any, seed: Any, randomise: Any, more: Any) -> Wanted:
-    """What the page's first tab asks for. more: a dictionary of what is folded away there; see `MORE`.
+def read_film(prompt: Any, plan: Any, steps: Any, seed: Any, randomise: Any, more: Any, start: Any = None) -> Wanted:
+    """What the page's first tab asks for. more: a dictionary with any of `MORE`; start: a picture or clip, as Gradio
+    names an uploaded file.
 
     Raises ValueError with a sentence that says what to change.
     """
-    more = {name: value for name, value in _dictionary(more).items() if value is not None}
-    if not set(more) <= set(MORE):
-        raise ValueError(f"a film can have {', '.join(MORE)} beside its prompt and plan")
-    [request] = read_requests(prompt, [{"plan": plan, "steps": steps}], seed, randomise)
-    seconds, endless = more.get("seconds"), more.get("endless", False)
-    if not isinstance(endless, bool):
-        raise ValueError("endless is true or false")
+    if more is not None and not isinstance(more, dict):
+        raise ValueError(f"more is a dictionary of {', '.join(MORE)}")
+    chosen = {name: value for name, value in (more or {}).items() if value not in (None, "")}
+    if not set(chosen) <= set(MORE):
+        raise ValueError(f"a film has {', '.join(MORE)} beside its prompt and plan")
+    seconds, endless = chosen.get("seconds"), chosen.get("endless", False)
     if seconds is not None:
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         if not number or not 0 < seconds <= MOST_SECONDS:
-            raise ValueError(f"a film here has more than 0 and at most {MOST_SECONDS} seconds: or make it endless")
+            raise ValueError(f"a film here has more than 0 and at most {MOST_SECONDS} seconds; or make it endless")
         if endless:
             raise ValueError("a film has a number of seconds or is endless: leave one of the two out")
-    return Wanted([replace(request, endless=endless)], seconds)
+    scenes = _scenes(chosen.get("storyboard", ""), prompt, endless)
+    contender = {"plan": plan, "steps": steps, "window": chosen.get("window")}
+    [request] = read_requests(scenes[0].prompt if scenes else prompt, [contender], seed, randomise)
+    sink = _whole("the sink", chosen.get("sink"), 0, MOST_FRAMES_KEPT)
+    request = replace(request, endless=endless, storyboard=scenes[1:], sink=sink)
+    source = _path(start)
+    films = _whole("the number of films", chosen.get("films"), 1, MOST_FILMS) or 1
+    if films > 1 and (seconds or endless or scenes or source):
+        raise ValueError(
+            "several films at once are clips from a prompt alone: choose one film, or the length of a clip"
+        )
+    assert request.seed is not None, "read_requests draws one"
+    seeds = ((request.seed + number) % (LARGEST_SEED + 1) for number in range(films))
+    return Wanted([replace(request, seed=seed) for seed in seeds], seconds, source=source, contest=False)
 
 
-def _dictionary(value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"more is a dictionary of {', '.join(MORE)}")
-    return value or {}
+def _scenes(text: Any, prompt: Any, endless: Any) -> tuple[Scene, ...]:
+    if not isinstance(text, str):
+        raise ValueError("a storyboard is text: a line for each scene, with a time and a prompt")
+    scenes = parse_storyboard(text, prompt) if text.strip() else ()
+    if scenes and not endless and scenes[-1].time > MOST_SECONDS:
+        raise ValueError(f"the storyboard is longer than {MOST_SECONDS} seconds: shorten it, or make the film endless")
+    return scenes
+
+
+def _path(start: Any) -> str | None:
+    """The path of an uploaded file, which Gradio has checked to be one."""
+    path = start.get("path") if isinstance(start, dict) else getattr(start, "path", start)
+    if path is not None and not isinstance(path, str):
+        raise ValueError("a film goes on from an uploaded picture or clip")
+    return path
 
 
 def _choices(contender: Any) -> dict[str, Any]:

@@ -1,18 +1,25 @@
-"""Reads the settings that a link carries: `?prompt=...&seed=7&units=cube:2x2x2+steps:8&units=frame:1+window:4`."""
+"""Reads the settings that a link carries: `?prompt=...&seed=7&units=cube:2x2x2+steps:8&units=frame:1+window:4`.
+
+A link to one film may also have `seconds`, `endless`, `storyboard`, `sink` and `films`, which the page reads itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from app.limits import read_requests
+from app.limits import MORE, read_film, read_requests
 
 _NUMBERS = ("steps", "window", "guidance")
 
 
-def read_link(prompt: str | None, seed: str | None, units: list[str]) -> dict[str, Any] | None:
+def read_link(
+    prompt: str | None, seed: str | None, units: list[str], more: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
     """What a link's parameters come to: prompt, seed (None: a new one) and contenders; None for a link without any.
 
-    units: a plan for each film, with its numbers behind it. Raises ValueError with a sentence for what cannot be made.
+    units: a plan for each film, with its numbers behind it. more: what else there is to one film, by its names in
+    `app.limits.MORE`. Raises ValueError with a sentence for what cannot be made.
     """
     if prompt is None and seed is None and not units:
         return None
@@ -23,8 +30,20 @@ def read_link(prompt: str | None, seed: str | None, units: list[str]) -> dict[st
             raise ValueError("the seed in the link is not a whole number")
         kept = int(seed)
     # The same checks as for a click; a link without a prompt keeps the one that is there.
-    asked = read_requests("a" if prompt is None else prompt, contenders or [{"plan": "cube"}], kept, False)
+    said = "a" if prompt is None else prompt
+    asked = read_requests(said, contenders or [{"plan": "cube"}], kept, False)
+    if more:
+        read_film(said, "cube", None, kept, False, {name: _value(name, text) for name, text in more.items()})
     return {"prompt": None if prompt is None else asked[0].prompt, "seed": kept, "contenders": contenders}
+
+
+def _value(name: str, text: str) -> Any:
+    if MORE[name][0] == "boolean":
+        return text == "1"
+    try:
+        return float(text) if MORE[name][0] == "number" else text
+    except ValueError:
+        raise ValueError(f"the {name} in the link is not a number") from None
 
 
 def _contender(text: str) -> dict[str, Any]:

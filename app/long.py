@@ -12,7 +12,7 @@ from app.hub import Job
 from app.wire import pictures
 from videoar.events import Patch
 from videoar.painting import Painting
-from videoar.video import Mp4Writer
+from videoar.video import Mp4Writer, read_pictures
 
 # So much of an endless film is made before it is looked at: more would delay a new prompt, less would stutter.
 LEAD_SECONDS = 4.0
@@ -31,14 +31,20 @@ def is_long(pane: dict[str, Any]) -> bool:
 class LongFilm:
     """One run's MP4, which grows picture by picture in constant memory from what its viewer is sent.
 
-    path: where the film will be. pane: that of the run's `clip` message.
+    path: where the film will be. pane: that of the run's `clip` message. source: a picture or clip that the film
+    continues; it opens the file.
     """
 
-    def __init__(self, path: Path, pane: dict[str, Any]) -> None:
+    def __init__(self, path: Path, pane: dict[str, Any], source: str | None = None) -> None:
         self.settings: dict[str, Any] = dict(pane["settings"])
         self.fps: float = pane["fps"]
         self._painting = Painting(pane["height"], pane["width"])
         self._writer = Mp4Writer(path, self.fps, self.settings)
+        if source is not None:
+            for picture in read_pictures(source, pane["width"], pane["height"], self.fps):
+                self._writer.write(picture)
+            self.settings |= {"continued_from": Path(source).name[:80], "given_frames": self._writer.frames}
+        self._given = self._writer.frames
         self._units = 0
         self._switches: list[list[Any]] = []
         self._directed = False
@@ -49,8 +55,8 @@ class LongFilm:
 
     @property
     def seconds(self) -> float:
-        """How much of the film is final."""
-        return self._writer.frames / self.fps
+        """How much of the film is final, without what it continues."""
+        return (self._writer.frames - self._given) / self.fps
 
     def add(self, head: dict[str, Any], body: bytes) -> None:
         """Takes a message of the run into account."""
@@ -71,7 +77,7 @@ class LongFilm:
             self._writer.write(picture)
         if self._directed and self._switches:  # they belong to what it takes to make the film again
             self.settings["storyboard"] = self._switches
-        if not self._writer.frames:
+        if self._writer.frames == self._given:
             self._writer.discard()
             return None
         if not complete:

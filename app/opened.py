@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.limits import read_requests
+from app.limits import MOST_SECONDS, read_film, read_requests
 from app.recording import SUFFIX
 from videoar.events import MOST_CONTENDERS
 
@@ -47,7 +47,26 @@ def form_of(films: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     prompt, seed = films[0].get("prompt"), films[0].get("seed")
     contenders = [_contender(film) for film in films]
     asked = read_requests(prompt, contenders, seed, False)
-    return {"prompt": asked[0].prompt, "seed": seed, "contenders": contenders}
+    more = _more(films[0])
+    if len({film.get("seed") for film in films}) > 1 and all(each == contenders[0] for each in contenders):
+        more["films"], contenders = len(films), contenders[:1]  # one film, made with several seeds
+    alone = len(contenders) == 1
+    if alone:
+        read_film(prompt, contenders[0]["plan"], None, seed, False, more)
+    return {"prompt": asked[0].prompt, "seed": seed, "contenders": contenders} | ({"more": more} if alone else {})
+
+
+def _more(film: Mapping[str, Any]) -> dict[str, Any]:
+    """What a film has beside prompt, seed and plan, as `app.limits.MORE` names it."""
+    more = {name: film[name] for name in ("window", "sink") if film.get(name) is not None}
+    frames, fps, story = film.get("frames"), film.get("fps"), film.get("storyboard")
+    if film.get("endless") is True:
+        more["endless"] = True
+    elif isinstance(frames, int) and isinstance(fps, int | float) and fps > 0:
+        more["seconds"] = min(frames / fps, MOST_SECONDS)
+    if isinstance(story, list) and all(isinstance(scene, list) and len(scene) == 2 for scene in story):
+        more["storyboard"] = "\n".join(f"{time} {prompt}" for time, prompt in story)
+    return more
 
 
 def _contender(film: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,10 +73,13 @@ def labels(clips: Sequence[ClipStarted]) -> list[str]:
             "window": f"context {window}",
             "guidance_scale": f"guidance {clip.guidance_scale:g}",
             "model": clip.model,
+            "seed": f"seed {clip.seed}",
         }
 
     fields = ("steps", "window", "guidance_scale", "model")
     differ = [field for field in fields if len({getattr(c, field) for c in clips}) > 1]
+    if not differ and len(clips) > len({clip.plan.spec for clip in clips}):
+        differ = ["seed"]
     return [" · ".join([name(clip.plan.spec), *(said(clip)[field] for field in differ)]) for clip in clips]
 
 
@@ -90,6 +93,7 @@ def plan_picture(plan: Plan) -> dict[str, Any]:
         scale = plan.scales[unit.level]
         rows = [min(row * scale, plan.grid.H) for row in unit.rows]
         cols = [min(col * scale, plan.grid.W) for col in unit.cols]
-        box = {"level": unit.level, "runs": [list(run) for run in runs(unit.frames)], "rows": rows, "cols": cols}
+        frames = [frame - plan.start for frame in unit.frames]
+        box = {"level": unit.level, "runs": [list(run) for run in runs(frames)], "rows": rows, "cols": cols}
         units.append(box | {"tokens": unit.size()})
     return {"grid": list(plan.grid), "scales": list(plan.scales), "units": units}

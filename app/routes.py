@@ -1,4 +1,4 @@
-"""The routes that stream the messages of a job to the player, and by which that says how far it has got."""
+"""The routes that stream a job's messages to the player, that tell what it has shown, and how busy the server is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from app.hub import Hub
+from app.runs import Runs
 
 _MOST_DIGITS = 15
 
 
-def job_routes(hub: Hub) -> list[Route]:
+def job_routes(hub: Hub, runs: Runs) -> list[Route]:
     """Routes for Gradio's server, under /gradio_api/ because everything else belongs to the page on a Space."""
 
     async def units(request: Request) -> Response:
@@ -32,7 +33,11 @@ def job_routes(hub: Hub) -> list[Route]:
         job.see(frame)
         return Response(status_code=204)
 
+    async def state(request: Request) -> Response:
+        return JSONResponse(runs.state(), headers={"Cache-Control": "no-store"})
+
     return [
+        Route("/gradio_api/state", state, methods=["GET"]),
         Route("/gradio_api/units/{job}", units, methods=["GET"]),
         Route("/gradio_api/units/{job}/seen", seen, methods=["POST"]),
     ]

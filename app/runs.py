@@ -10,9 +10,11 @@ import secrets
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import gradio as gr
@@ -20,13 +22,14 @@ import gradio as gr
 from app.device import Device, Running
 from app.figures import Figures, read_back
 from app.hub import Hub, Job
-from app.limits import MOST_STEPS, Wanted, read_film, read_requests
+from app.limits import CONCURRENT_FILMS, MORE, MOST_STEPS, Wanted, read_film, read_requests
 from app.link import read_link
 from app.long import LongFilm, Pace, is_long
 from app.opened import form_of, read_file
 from app.recording import SUFFIX, Recording, read_recording, replay
 from app.stopped import film_so_far
 from app.wire import mp4
+from videoar import playworld
 from videoar.plan import KINDS, PlanSpec
 
 log = logging.getLogger(__name__)
@@ -41,9 +44,9 @@ _ENDLESS_LOG_BYTES = 16 << 20
 # What the handlers return: player, seed, film and settings; player, seed and films.
 Film = tuple[Any, Any, Any, Any]
 Films = tuple[Any, Any, Any]
-# The form: prompt, seed, new seed or not, tab, plan, steps, contenders.
-Form = tuple[Any, Any, Any, Any, Any, Any, Any]
-_FORM_AS_IT_IS: Form = (gr.skip(),) * 7
+# The form: prompt, seed, new seed or not, tab, plan, steps, contenders, what else one film has.
+Form = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
+_FORM_AS_IT_IS: Form = (gr.skip(),) * 8
 
 
 class Runs:
@@ -52,6 +55,7 @@ class Runs:
     def __init__(self, device: Device, hub: Hub) -> None:
         self._device = device
         self._hub = hub
+        self._made: deque[tuple[float, float]] = deque(maxlen=20)  # seconds of runs; device seconds a frame and pass
         self.waiting: Callable[[], int] = lambda: 0  # how many visitors wait for their turn; the page knows
 
     def generate(
@@ -62,17 +66,19 @@ class Runs:
         seed: float,
         randomise: bool,
         more: dict[str, Any] | None,
+        start: Any,
         request: gr.Request,
     ) -> Iterator[Film]:
         """Makes a film of the prompt, unit by unit.
 
         plan: "cube", "frame", "key_detail", "scale" or "full", also with numbers, such as "cube:4x2x2". steps:
         denoising steps per unit. randomise: draw a seed instead of using the given one. more: a dictionary of what else
-        can be chosen, such as `seconds`, or `endless`, which goes on until the job is cancelled. Returns the job and
-        its status, the seed, the film as MP4 with its settings inside, and the settings.
+        can be chosen, such as `seconds`, or `endless`, which goes on until the job is cancelled. start: a picture or
+        clip that the film continues. Returns the job and its status, the seed, the film as MP4 with its settings inside
+        (the first one if there are several), and the settings.
         """
         with _explained():
-            wanted = read_film(prompt, plan, steps, seed, randomise, more)
+            wanted = read_film(prompt, plan, steps, seed, randomise, more, start)
         for player, used, films, settings in self._make(wanted, request):
             yield player, used, films[0] if isinstance(films, list) else films, settings
 
@@ -106,6 +112,20 @@ class Runs:
             film, settings = (paths[0], _settings(job)) if alone and paths else (None, None)
             yield {"job": job.id} | job.outcome, film, settings, None if alone else paths
 
+    def state(self) -> dict[str, Any]:
+        """What tells a visitor how long it will take, and what the model's own choices are, as JSON values."""
+        try:
+            model = self._device.model(0)
+        except Exception:  # it is not there yet, or never will be, which `greet` says
+            return {"model": None}
+        info = model.info
+        window = info.window or model.grid(info).T
+        own = {"frames": info.frames, "fps": info.fps, "steps": info.steps, "window": window, "sink": info.sink}
+        seconds, rates = zip(*self._made, strict=True) if self._made else ((), ())
+        times = {"typical": median(seconds), "rate": median(rates)} if self._made else {"typical": 0.0, "rate": None}
+        load = {"waiting": self.waiting(), "making": self._hub.busy(), "slots": CONCURRENT_FILMS}
+        return {"model": own} | load | times
+
     def switch(self, prompt: str, request: gr.Request) -> None:
         """Gives the film that this page is making another prompt."""
         directed = next((job.direct for job in reversed(self._hub.of(_owner(request))) if job.direct), None)
@@ -113,6 +133,14 @@ class Runs:
             raise gr.Error("No long film is being made at the moment, so there is no prompt to switch.", duration=5)
         with _explained():
             directed(prompt)
+
+    def suggest(self, prompt: str) -> str:
+        """A prompt that the built-in model understands: what is written, completed at random."""
+        suggested = playworld.complete(prompt if isinstance(prompt, str) else "")
+        if suggested is None:
+            gr.Info("Nothing in this prompt can be completed: clear it for a surprise.", duration=5)
+            return prompt
+        return suggested
 
     def _make(self, wanted: Wanted, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A run from the click to the files: player, seed, paths of the films, settings of the first one."""
@@ -166,13 +194,13 @@ class Runs:
         with suppress(ValueError):  # a run that could not be made here is shown all the same
             form = self._form(form_of(asked))
         job = self._hub.get(str(said.get("job")))
-        if job is None or job.owner != request.session_hash or not job.films:
+        if job is None or job.owner != request.session_hash or not (job.films or job.long_film):
             yield None, None, None, gr.Row(visible=False), gr.Row(visible=False), *form
             return
         alone = len(asked) < 2
         with _film_files(job) as paths:
             assert paths, "there are films"
-            film, settings, films = (paths[0], job.films[0][1], None) if alone else (None, None, paths)
+            film, settings, films = (paths[0], _settings(job), None) if alone else (None, None, paths)
             yield film, settings, films, *show_rows(one=alone), *form
 
     def _play(self, job: Job, recording: Recording) -> None:
@@ -250,6 +278,7 @@ class Runs:
             _choice(contenders[0]["plan"]) if alone else gr.skip(),
             gr.skip() if steps is None else gr.Slider(value=steps, maximum=MOST_STEPS),
             contenders if several else gr.skip(),
+            asked.get("more", gr.skip()),
         )
 
     def leave(self, request: gr.Request) -> None:
@@ -276,14 +305,23 @@ class Runs:
             for pane, contender in enumerate(outcome["summary"]["contenders"]):
                 finished = pane in job.films and contender["status"] == "done" and not job.done
                 contender["reads"] = read_back(job.films[pane][0], wanted.requests[pane].prompt) if finished else []
+            self._note(outcome)
             job.put({"kind": "over", **outcome})
             job.close(outcome)
+
+    def _note(self, outcome: dict[str, Any]) -> None:
+        """Remembers how long a run took, for the estimates."""
+        films = [c for c in outcome["summary"]["contenders"] if c["status"] == "done"]
+        passes = sum(c["settings"]["frames"] * (c["settings"]["steps"] + 1) for c in films)
+        if passes:
+            self._made.append((outcome["summary"]["seconds"], sum(c["device_s"] for c in films) / passes))
 
     def _record(self, job: Job, wanted: Wanted, figures: Figures) -> dict[str, Any]:
         outcome: dict[str, Any] = {"status": "stopped"}
         if not self._model_is_there(job):
             return outcome
-        running = self._device.run(wanted.settle(self._device.model().info), wanted.models)
+        requests = wanted.settle(self._device.model())
+        running = self._device.run(requests, wanted.models, one_by_one=not wanted.contest)
         job.on_stop(running.stop)
         ended: list[dict[str, Any]] = []
         film: LongFilm | None = None
@@ -294,8 +332,8 @@ class Runs:
                 if head["kind"] == "film":
                     job.films[head["pane"]] = body, head["settings"]
                     continue
-                if head["kind"] == "clip" and is_long(head["panes"][0]):
-                    film = LongFilm(job.folder() / "videoar.mp4", head["panes"][0])
+                if head["kind"] == "clip" and (wanted.source or is_long(head["panes"][0])):
+                    film = LongFilm(job.folder() / "videoar.mp4", head["panes"][0], wanted.source)
                     job.direct = _direct(running, film)
                     if head["panes"][0]["frames"] is None:
                         pace = Pace(job, self.waiting)
@@ -372,7 +410,8 @@ def _choice(plan: str) -> str:
 def _link(request: gr.Request) -> dict[str, Any] | None:
     """The settings in the page's address."""
     said = request.query_params
-    return read_link(said.get("prompt"), said.get("seed"), said.getlist("units"))
+    more = {name: said[name] for name in MORE if name in said}
+    return read_link(said.get("prompt"), said.get("seed"), said.getlist("units"), more)
 
 
 def _sentence(error: Exception | str) -> str:

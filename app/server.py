@@ -56,7 +56,8 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         port = int(os.environ["GRADIO_SERVER_PORT"])
     port = free_port(host, port)
     device.start()
-    page = build_app(Runs(device, hub), device.names)
+    runs = Runs(device, hub)
+    page = build_app(runs, device.names)
     _, url, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -71,7 +72,9 @@ def launch(device: Device, host: str | None = None, port: int | None = None, hub
         head=head(),
         favicon_path=LOGO,
         # Before Gradio's own routes, of which the last one catches everything.
-        app_kwargs={"routes": [*job_routes(hub), *export_routes(hub), *explain_routes(device), *share_routes(host)]},
+        app_kwargs={
+            "routes": [*job_routes(hub, runs), *export_routes(hub), *explain_routes(device), *share_routes(host)]
+        },
     )
     return Server(url, port, page, hub, device)
 

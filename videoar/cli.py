@@ -235,19 +235,16 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
 
     source: a picture or clip that the film continues; it is written in front of it.
     """
-    import numpy as np
     from tqdm import tqdm
 
+    from .continuing import continue_from
     from .events import ClipFinished, ClipStarted, StepDone, UnitDecoded
     from .generate import generate
     from .painting import Painting
-    from .request import most_given
     from .video import Mp4Writer, read_pictures
 
     if source is not None:
-        height, width = _size_of(model, request, source)
-        last = deque(read_pictures(source, width, height, model.info.fps), 1 + 4 * (most_given(model, request) - 1))
-        request = dataclasses.replace(request, start=np.stack(last), height=height, width=width)
+        request = continue_from(model, request, source)
     # With previews: whatever has been painted when somebody presses Ctrl-C is kept.
     events = generate(model, request, keep=False)
     started = next(events)
@@ -300,22 +297,6 @@ def _make(model: Model, request: Request, out: Path, quiet: bool, source: str | 
     print(f"{out}: {said}{'' if report['complete'] else stopped}")
     # Ctrl-C is how an endless film ends.
     return 0 if report["complete"] or request.endless else INTERRUPTED
-
-
-def _size_of(model: Model, request: Request, source: str) -> tuple[int, int]:
-    """Height and width of a film that goes on from another: as asked for, as that one if made here, or the model's."""
-    from .video import read_settings
-
-    try:
-        made = read_settings(source) or {}
-    except ValueError:  # a picture, or what the next one to read it will complain about
-        made = {}
-    sizes = []
-    for name in ("height", "width"):
-        own = made.get(name)
-        sizes.append(getattr(request, name) or (own if isinstance(own, int) and own > 0 else getattr(model.info, name)))
-    model.grid(dataclasses.replace(request, height=sizes[0], width=sizes[1]))
-    return sizes[0], sizes[1]
 
 
 def _finish(writer: Mp4Writer, started: ClipStarted, report: dict[str, Any]) -> None:

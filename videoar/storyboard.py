@@ -41,10 +41,15 @@ def read_storyboard(path: str | Path) -> tuple[Scene, ...]:
         raise ValueError(f"{path.name}, {error}") from error
 
 
-def parse_storyboard(text: str) -> tuple[Scene, ...]:
-    """The scenes of a text or of JSON, the first at time 0. Raises ValueError with line (or scene) and reason."""
+def parse_storyboard(text: str, prompt: str | None = None) -> tuple[Scene, ...]:
+    """The scenes of a text or of JSON, the first at time 0. Raises ValueError with line (or scene) and reason.
+
+    prompt: rules until the first scene begins, which without it has to be at time 0.
+    """
     places = _from_json(text) if text.lstrip().startswith("[") else _from_lines(text)
     scenes: list[Scene] = []
+    if prompt is not None and places and places[0][1] != 0:
+        scenes.append(make_scene(0, prompt))
     for where, time, prompt in places:
         try:
             scenes.append(make_scene(time, prompt, scenes[-1].time if scenes else None))

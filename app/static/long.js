@@ -84,6 +84,15 @@ function tell() {
   fetch(new URL(url, document.baseURI), { method: "POST", keepalive: true }).catch(() => {});
 }
 
+// One of several films is liked: its seed goes into the form, for a longer film or for other units.
+function takeSeed(seed) {
+  const box = document.querySelector("#va-seed input"), drawn = document.querySelector("#va-drawn input");
+  if (drawn.checked) drawn.click();
+  write(box, seed);
+  document.dispatchEvent(new CustomEvent("videoar:alone"));
+  say(`Seed ${seed} is in the form.`);
+}
+
 // Ctrl-Enter in the prompt starts a film, or switches the prompt of the one that is being made.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest?.("#va-prompt")) return;

@@ -53,6 +53,7 @@ class Pane {
     this.find("screen").style.setProperty("--ratio", clip.width / clip.height);
     this.call(clip.label);
     this.find("note").textContent = "";
+    this.find("choice").hidden = true;
     this.shown = -1;
     this.root.dataset.phase = "making";
     this.setFact("units", this.count());
@@ -144,6 +145,14 @@ class Pane {
   // Films of other models may run at another pace than the first one, by whose frames the transport counts.
   own(frame) {
     return Math.floor(frame * this.rate + 1e-6);
+  }
+
+  // One of several films of the same prompt, once it is done: take(seed) makes it the one to go on with.
+  offer(file, take) {
+    this.find("choice").hidden = false;
+    this.find("own-film").href = file;
+    this.find("own-film").setAttribute("aria-label", `${this.clip.label} as MP4`);
+    this.find("take").onclick = () => take(this.clip.seed);
   }
 
   // Shows a frame, or the nearest earlier one that exists, of this film or another one.

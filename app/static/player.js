@@ -14,7 +14,7 @@ const speed = find("speed"), time = find("time"), status = find("status");
 const panes = [];
 const archive = new Archive();
 const film = { job: null, asked: null, showing: null, replayed: "", frames: 0, fps: 8, over: true, unfollow: null, rehearsal: 0, clips: [], summary: null };
-Object.assign(film, { mode: "film", choice: props.plans[0], contenders: [], panes: [], run: null });
+Object.assign(film, { mode: "film", choice: props.plans[0], contenders: [], more: {}, panes: [], run: null });
 const view = { swapped: false, zoom: 1, x: 50, y: 50 };
 const clock = { frame: 0, playing: false, loop: true, part: 0, waited: 0, last: 0, ticking: false };
 
@@ -71,19 +71,23 @@ function receive(head, body, pictures) {
   }
 }
 
+// Whether the films are one, made with several seeds.
+const isBatch = (clips) => new Set(clips.map((clip) => clip.seed)).size > 1;
+
 function begin(clips) {
   makePanes(clips.length);
   unveil();
   const timeline = new Timeline(find("lanes"), find("longest"), clips);
   clips.forEach((clip, index) => panes[index].begin(clip, timeline.lanes[index], clips[0].fps));
   film.panes = [...panes]; // as the messages number them; on the screen a blind test has them in another order
-  if (blind.wanted && film.run && clips.length > 1) veil();
+  if (blind.wanted && film.run && clips.length > 1 && !isBatch(clips)) veil();
   film.clips = clips;
   if (film.replayed) cue.children[1].textContent = clips[0].prompt;
   film.frames = Math.max(...panes.map(({ clip, rate }) => Math.ceil((clip.frames ?? Infinity) / rate)));
   film.long = clips.length === 1 && panes[0].total !== panes[0].slab;
   if (film.long && film.run) archive.forget(film.run); // it may grow without an end
   film.fps = clips[0].fps;
+  film.batch = isBatch(clips);
   film.over = false;
   find("timeline").hidden = false;
   find("verdict").hidden = true;
@@ -97,6 +101,7 @@ function begin(clips) {
   if (blind.veiled) say(`Making ${clips.length} films. They are shown when all are done.`);
   else if (isEndless()) say("Making a film without an end. Stop keeps it.");
   else if (panes[0].total === null) say("Making the film.");
+  else if (film.batch) say(`Making ${clips.length} films, one after another.`);
   else if (clips.length > 1) say(`Making ${clips.length} films side by side.`);
   else say(`Making ${panes[0].total} ${panes[0].total === 1 ? "unit" : "units"}.`);
 }
@@ -117,13 +122,16 @@ function conclude({ status: how, message, summary }) {
   film.over = true;
   film.summary = summary;
   direct(false);
+  const units = new URL(`gradio_api/units/${encodeURIComponent(film.job)}/`, document.baseURI);
+  if (film.batch) {
+    film.panes.forEach((pane, i) => summary.contenders[i]?.status === "done" && pane.offer(`${units}film-${i + 1}.mp4`, takeSeed));
+  }
   if (summary.contenders.length) {
     fillVerdict(find("verdict table"), summary);
     find("link").href = linkTo(settingsShown());
-    const files = new URL(`gradio_api/units/${encodeURIComponent(film.job)}/`, document.baseURI);
     const names = { save: "run.videoar", "save-mp4": "film.mp4", "save-gif": "film.gif" };
     for (const [name, file] of Object.entries(names)) {
-      find(name).href = files + file;
+      find(name).href = units + file;
       find(name).hidden = isEndless(); // its making is not kept
     }
     find("verdict").hidden = blind.veiled;
@@ -134,6 +142,7 @@ function conclude({ status: how, message, summary }) {
   const stopped = made ? `Stopped after ${made}${total ? ` of ${total}` : ""} units. What was made stays here.` : "Stopped.";
   if (how === "failed") fail(message);
   else if (how === "stopped") say(message ?? stopped);
+  else if (film.batch) say("Done. Take the seed of the one you like.");
   else if (panes.length > 1 && !blind.veiled) say(verdictSentence(summary));
   if (blind.veiled) openBallot(film.run);
   wake();
@@ -366,7 +375,7 @@ loopButton.onclick = () => {
 
 makePanes(1);
 rest();
-for (const [name, field] of [["plan", "choice"], ["contenders", "contenders"], ["mode", "mode"]]) {
+for (const [name, field] of [["plan", "choice"], ["contenders", "contenders"], ["more", "more"], ["mode", "mode"]]) {
   document.addEventListener("videoar:" + name, (event) => {
     film[field] = event.detail;
     rest();

@@ -7,6 +7,11 @@ const cue = find("cue"), own = find("own");
 
 // The form is Gradio's: the prompt goes into its text field, and the button of the open tab starts.
 const promptField = () => document.querySelector("#va-prompt textarea");
+// Past the framework's own setter, which would otherwise take the change for its own.
+function write(field, text) {
+  Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set.call(field, text);
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+}
 const press = (name) => document.getElementById(name).click();
 
 podium.keys = () => (podium.on ? PODIUM_KEYS : {});
@@ -48,10 +53,7 @@ function writeOwn() {
 function start() {
   const { showing } = film;
   if (!film.over) return say("Press S to stop the films that are being made.");
-  const field = promptField();
-  // Past the framework's own setter, which would otherwise take the change for its own.
-  Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(field, podium.prompts[podium.chosen]);
-  field.dispatchEvent(new Event("input", { bubbles: true }));
+  write(promptField(), podium.prompts[podium.chosen]);
   say("Waiting for the model.");
   setTimeout(() => press(film.mode === "compare" ? "va-race" : "va-go"), 50);
   // What Gradio says about a failing server is not on the whole screen.

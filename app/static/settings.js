@@ -23,6 +23,7 @@ function list() {
     ["Steps", film.steps ?? "the model's own"],
   ];
   if (film.stopped_after_units !== undefined) rows.push(["Stopped", `after ${film.stopped_after_units} units, ${film.kept_frames} frames kept`]);
+  if (film.continued_from) rows.push(["Continues", `${film.continued_from}, ${film.given_frames} frames`]);
   for (const [time, prompt] of film.storyboard ?? []) rows.push([`From ${time} s`, prompt]);
   element.querySelector("dl").replaceChildren(...rows.map(([name, value]) => row(name, String(value))));
 }

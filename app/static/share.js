@@ -8,14 +8,28 @@ function settingsShown() {
       ...{ plan, steps, guidance, window },
       ...(props.models.length ? { model } : {}), // last: its name may have spaces
     }));
-    return { prompt: first.prompt, seed: first.seed, contenders };
+    const several = isBatch(film.clips);
+    const more = { ...moreOf(first), ...(several ? { films: contenders.length } : {}) };
+    return { prompt: first.prompt, seed: first.seed, contenders: several ? [contenders[0]] : contenders, more };
   }
   const contenders = film.mode === "compare" ? film.contenders.map((each) => each.contender) : [{ plan: film.choice.value }];
-  return { prompt: promptField().value, seed: null, contenders };
+  const { window, ...more } = film.mode === "compare" ? {} : film.more;
+  if (window) contenders[0].window = window;
+  return { prompt: promptField().value, seed: null, contenders, more };
 }
 
-// Prompt, seed and one `units` for each film, as app/link.py reads them.
-function linkTo({ prompt, seed, contenders }) {
+// What a film has beside prompt, seed and units, as app/limits.py names it. clip: a pane of the `clip` message
+function moreOf({ settings, units, plan }) {
+  const more = {};
+  if (settings.endless) more.endless = true;
+  else if (units !== undefined && units !== plan.units.length) more.seconds = settings.frames / settings.fps;
+  if (settings.sink) more.sink = settings.sink;
+  if (settings.storyboard) more.storyboard = settings.storyboard.map((scene) => scene.join(" ")).join("\n");
+  return more;
+}
+
+// Prompt, seed and one `units` for each film, and what else one film has, as app/link.py reads them.
+function linkTo({ prompt, seed, contenders, more }) {
   const link = new URL(location.pathname, location.origin);
   link.searchParams.set("prompt", prompt);
   if (seed !== null) link.searchParams.set("seed", seed);
@@ -23,6 +37,7 @@ function linkTo({ prompt, seed, contenders }) {
     const parts = Object.entries(numbers).filter(([, value]) => value !== null && value !== undefined);
     link.searchParams.append("units", [plan, ...parts.map((part) => part.join(":"))].join(" "));
   }
+  for (const [name, value] of Object.entries(more)) link.searchParams.set(name, value === true ? 1 : value);
   return link.href;
 }
 

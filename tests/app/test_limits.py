@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.limits import MOST_STEPS, read_requests
+from app.limits import MOST_STEPS, read_film, read_requests
 
 GOOD = {"prompt": "a ball", "plan": "cube", "steps": 4, "seed": 7, "randomise": False}
 NUMBERS_THAT_ARE_NONE = [True, float("nan"), float("inf"), -1, 1.5, "4", "", [4], {}, 10**400]
@@ -107,3 +107,50 @@ def test_bad_contenders(value):
 def test_bad_numbers_of_contenders(name, number):
     with pytest.raises(ValueError, match=name):
         contenders([{"plan": "cube"}, {"plan": "frame", name: number}])
+
+
+def film(start=None, **more):
+    return read_film("a ball", "cube", 4, 7, False, more, start)
+
+
+def test_what_else_a_film_has():
+    made = film(seconds=12, storyboard="0:04 at night", window=4.0, sink=1)
+    [request] = made.requests
+    assert made.seconds == 12
+    assert (request.prompt, request.storyboard, request.window, request.sink) == ("a ball", ((4.0, "at night"),), 4, 1)
+    assert film(storyboard="0 by day\n4 at night").requests[0].prompt == "by day"
+    assert film(endless=True).requests[0].endless
+    assert [request.seed for request in film(films=3).requests] == [7, 8, 9]
+    assert film({"path": "/tmp/a.mp4"}).source == "/tmp/a.mp4"
+    assert read_film("a ball", "cube", 4, 7, False, None).requests[0].frames is None
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"seconds": 0}, "seconds"),
+        ({"seconds": 601}, "seconds"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"seconds": True}, "seconds"),
+        ({"seconds": "9"}, "seconds"),
+        ({"endless": 1}, "endless"),
+        ({"endless": True, "seconds": 4}, "endless"),
+        ({"storyboard": "0 a\nsoon b"}, "line 2: begins with a time"),
+        ({"storyboard": "4 a\n4 b"}, "line 2"),
+        ({"storyboard": ["0 a"]}, "storyboard"),
+        ({"storyboard": "601 a"}, "600 seconds"),
+        ({"window": 0}, "window"),
+        ({"sink": -1}, "sink"),
+        ({"films": 5}, "films"),
+        ({"films": 2, "endless": True}, "several films"),
+        ({"colour": "red"}, "beside its prompt"),
+    ],
+)
+def test_what_a_film_cannot_have(more, says):
+    with pytest.raises(ValueError, match=says):
+        film(**more)
+
+
+def test_more_is_a_dictionary():
+    with pytest.raises(ValueError, match="dictionary"):
+        read_film("a ball", "cube", 4, 7, False, [1])

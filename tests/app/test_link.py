@@ -55,3 +55,15 @@ def test_parts_of_a_link_may_be_missing():
 def test_links_that_cannot_be_followed(prompt, seed, units, says):
     with pytest.raises(ValueError, match=says):
         read_link(prompt, seed, units)
+
+
+def test_a_link_to_a_long_film():
+    more = {"seconds": "12", "storyboard": "4 at night", "sink": "1"}
+    assert read_link("a ball", "7", ["cube window:4"], more)["contenders"] == [{"plan": "cube", "window": 4}]
+    for bad, says in (
+        ({"seconds": "long"}, "seconds"),
+        ({"storyboard": "soon b"}, "line 1"),
+        ({"films": "9"}, "films"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            read_link("a ball", "7", [], bad)

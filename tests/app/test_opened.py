@@ -42,7 +42,8 @@ def write(path, value) -> str:
 def test_a_film_and_the_json_beside_it_say_the_same(tmp_path):
     write_mp4(tmp_path / "clip.mp4", film_of(1)[:5], 8, FILM | {"model": "stripes"})
     read = read_file(tmp_path / "clip.mp4")
-    assert read == {"prompt": "a red ball", "seed": 11, "contenders": [CONTENDER | {"model": "stripes"}]}
+    contenders = [CONTENDER | {"model": "stripes"}]
+    assert read == {"prompt": "a red ball", "seed": 11, "contenders": contenders, "more": {"window": 4}}
     assert read_file(write(tmp_path / "clip.json", FILM | {"model": "stripes"})) == read
 
 
@@ -52,6 +53,18 @@ def test_the_film_of_a_comparison_says_its_contenders(run, tmp_path, suffix):
     read = read_file(tmp_path / f"race{suffix}")
     assert (read["prompt"], read["seed"]) == ("a red ball", 11)
     assert [contender["plan"] for contender in read["contenders"]] == ["cube:2x2x2", "frame:1"]
+
+
+def test_a_long_film_says_how_long_and_what_happens_when(tmp_path):
+    story = {"storyboard": [[4.0, "a fish"]], "sink": 1, "fps": 8}
+    read = read_file(write(tmp_path / "a.json", FILM | story | {"frames": 97}))["more"]
+    assert read == {"window": 4, "sink": 1, "seconds": 97 / 8, "storyboard": "4.0 a fish"}
+    assert read_file(write(tmp_path / "b.json", FILM | story | {"endless": True, "frames": None}))["more"]["endless"]
+
+
+def test_one_film_with_several_seeds_is_one_film(tmp_path):
+    read = read_file(write(tmp_path / "a.json", {"comparison": [FILM, FILM | {"seed": 12}]}))
+    assert (read["contenders"], read["more"]) == ([CONTENDER], {"window": 4, "films": 2})
 
 
 @pytest.mark.parametrize("name", ["comparison", "contenders"])
@@ -92,14 +105,14 @@ def test_a_picture_that_was_not_made_here_has_no_settings(tmp_path):
 
 def test_the_page_fills_in_its_form(tmp_path):
     runs = Runs(make_device(), Hub())
-    ((*untouched, prompt, seed, drawn, _, plan, steps, contenders),) = runs.open_file(
+    ((*untouched, prompt, seed, drawn, _, plan, steps, contenders, more),) = runs.open_file(
         write(tmp_path / "a.json", FILM | {"model": "somebody else's"}), Visitor()
     )
     assert untouched == [gr.skip()] * 4
     assert (prompt, seed, drawn, plan, steps.value) == ("a red ball", 11, False, "cube:4x2x2", 6)
-    assert contenders == gr.skip()
+    assert (contenders, more) == (gr.skip(), {"window": 4})
     two = {"comparison": [FILM, FILM | {"model": "somebody else's"}]}
-    ((*_, contenders),) = runs.open_file(write(tmp_path / "b.json", two), Visitor())
+    ((*_, contenders, _),) = runs.open_file(write(tmp_path / "b.json", two), Visitor())
     assert contenders == [CONTENDER, CONTENDER]
     with pytest.raises(gr.Error, match="no JSON text"):
         next(runs.open_file(write(tmp_path / "c.json", "{"), Visitor()))

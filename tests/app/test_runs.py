@@ -14,7 +14,7 @@ from app.runs import Runs
 
 from .fake import FakeModel, make_device
 
-ASKED = ("a ball", "cube", 4, 7, False, {})
+ASKED = ("a ball", "cube", 4, 7, False, {}, None)
 
 
 def visitor(name: str | None = "page") -> SimpleNamespace:

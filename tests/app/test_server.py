@@ -120,7 +120,7 @@ def test_only_two_endpoints_are_public(client):
     assert list(info["named_endpoints"]) == ["/generate", "/compare"]
     assert not info["unnamed_endpoints"]
     names = [parameter["parameter_name"] for parameter in info["named_endpoints"]["/generate"]["parameters"]]
-    assert names == [*GOOD, "more"]
+    assert names == [*GOOD, "more", "start"]
 
 
 def test_a_drawn_seed_comes_back(client):

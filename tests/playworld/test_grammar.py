@@ -15,6 +15,7 @@ from videoar.playworld import (
     World,
     attributes,
     caption,
+    complete,
     example_prompts,
     guide,
     parse_caption,
@@ -120,3 +121,18 @@ def test_every_phrase_of_the_guide_is_understood():
                 read = parse_caption(phrase)
                 said = getattr(read.things[0], kinds[group]) if group in kinds else getattr(read, group[:-1])
                 assert said == value, phrase
+
+
+@pytest.mark.parametrize("text", ["", "a red ro", "gho", "zoom in", "something blue at ni", "two stars in the desert"])
+def test_what_is_written_is_completed(text):
+    rng = random.Random(5)
+    for _ in range(20):
+        full = parse_caption(complete(text, rng))
+        assert full.scene
+        assert all(thing.subject and thing.color and thing.motion for thing in full.things)
+    thing = parse_caption(complete("a red ro", rng)).things[0]
+    assert (thing.subject, thing.color) == ("rocket", "red")
+
+
+def test_what_is_not_understood_is_left_alone():
+    assert complete("xyzzy") is None

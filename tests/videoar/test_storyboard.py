@@ -110,3 +110,8 @@ def test_scenes_begin_at_the_first_border_after_their_time(tiny_model, plan):
         assert event.first_frame == min(first for first in borders.values() if first >= due)
         assert borders[event.index] == event.first_frame
         assert event.seconds > 0
+
+
+def test_a_prompt_can_rule_until_the_first_scene():
+    assert parse_storyboard("4 at night", "by day") == (Scene(0, "by day"), Scene(4, "at night"))
+    assert parse_storyboard("0 at night", "by day") == (Scene(0, "at night"),)

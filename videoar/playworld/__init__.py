@@ -1,6 +1,6 @@
 """Playworld: a small procedural world of captioned clips, on which the built-in model is trained and measured."""
 
-from .grammar import caption, example_prompts, guide, parse_caption
+from .grammar import caption, complete, example_prompts, guide, parse_caption
 from .render import render
 from .world import (
     CAMERAS,
@@ -32,6 +32,7 @@ __all__ = [
     "World",
     "attributes",
     "caption",
+    "complete",
     "example_prompts",
     "guide",
     "is_held_out",

@@ -2,9 +2,10 @@
 
 import random
 import re
+from dataclasses import replace
 
 from . import words
-from .world import SIDEWAYS, Attributes, ThingAttributes, World
+from .world import SIDEWAYS, Attributes, ThingAttributes, World, sample_world, world_from_attributes
 
 _KINDS = ("subject", "color", "size", "motion", "scene", "camera")
 
@@ -82,6 +83,27 @@ def example_prompts() -> tuple[str, ...]:
         "a white flower spins in a meadow",
         "a small yellow cube hops and a purple ring rotates under the stars",
     )
+
+
+def complete(text: str, rng: random.Random | None = None) -> str | None:
+    """A whole caption that says what the text says, and for the rest something at random; any caption for no text.
+
+    The last word may be unfinished: "a red ro" becomes a red rocket. None for a text in which nothing is recognised.
+    """
+    rng = rng or random.Random()
+    wanted = parse_caption(text)
+    word = _plain(text).split(" ")[-1]
+    if word and not text[-1:].isspace() and word not in _KIND_OF:
+        ends = sorted(phrase for phrase, kind in _KIND_OF.items() if kind != "and" and phrase.startswith(word))
+        if not (wanted and any(thing.subject for thing in wanted.things)):
+            ends = [phrase for phrase in ends if _KIND_OF[phrase] == "subject"] or ends
+        if ends:
+            wanted = parse_caption(text.rstrip()[: -len(word)] + rng.choice(ends))
+    if wanted is None:
+        return None if text.strip() else caption(sample_world(rng))
+    if wanted.things or wanted.scene or wanted.wall_color:
+        return caption(world_from_attributes(wanted, rng))
+    return caption(replace(sample_world(rng), camera=wanted.camera or "none"))
 
 
 def guide() -> dict[str, dict[str, tuple[str, ...]]]:

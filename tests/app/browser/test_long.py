@@ -10,7 +10,7 @@ import pytest
 from tests.app.fake import pictures_of
 from videoar.video import read_settings, read_video
 
-from .steps import ask, picture, shown_frame, status, wait_for_settings
+from .steps import ask, generate, picture, shown_frame, status, wait_for_settings
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,72 @@ def test_seconds_end_by_themselves_and_can_be_scrubbed(open_page, quick_server, 
         assert shown_frame(page) == frame
         true = pictures_of(7, frame, frame + 1)[0]
         assert np.abs(picture(page)[..., :3].astype(float) - true).mean() < 4
+
+
+def test_a_storyboard_with_a_mistake_loses_nothing(open_page, quick_server, tmp_path):
+    page = open_page(quick_server)
+    page.click(".va-more summary")
+    story = tmp_path / "story.txt"
+    story.write_text("0 a ball\nsoon a dark ball\n")
+    page.set_input_files(".va-load input", story)
+    page.wait_for_function("document.querySelector('#va-story').value.includes('soon')")
+    ask(page)
+    page.click("#va-go")
+    page.wait_for_selector(".toast-body:has-text('Line 2: begins with a time')")
+    assert page.input_value("#va-story") == story.read_text()
+    page.fill("#va-story", "4 a dark ball")
+    page.click("#va-go")
+    page.wait_for_selector(".va-pane[data-phase=done]", timeout=60_000)
+    assert page.text_content(".va-time").endswith("/ 0:07")  # the last time, and a clip
+
+
+def test_a_film_goes_on_from_itself(open_page, quick_server):
+    page = open_page(quick_server)
+    generate(page, seed=7)
+    page.wait_for_selector("#va-film video")
+    page.click("#va-continue")
+    wait_for_settings(page, "videoar.mp4, 29 frames")
+    page.wait_for_selector("#va-from:has-text('videoar')")
+    assert page.text_content(".va-time").endswith("/ 28")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"), [("empty.png", b"", "empty"), ("notes.mp4", b"notes", "notes.mp4")]
+)
+def test_what_a_film_cannot_go_on_from(open_page, quick_server, tmp_path, name, content, says):
+    page = open_page(quick_server)
+    (tmp_path / name).write_bytes(content)
+    page.click("#va-from > button")
+    page.set_input_files("#va-start input[type=file]", tmp_path / name)
+    page.wait_for_selector(f"#va-start:has-text('{name[:4]}')")
+    ask(page)
+    page.click("#va-go")
+    page.wait_for_selector(f".toast-body:has-text('{says}')")
+
+
+def test_several_films_to_choose_from(open_page, quick_server, shot):
+    page = open_page(quick_server)
+    page.click(".va-more summary")
+    page.select_option("#va-count", "3")
+    generate(page, seed=40)
+    page.wait_for_function("document.querySelectorAll('.va-choice:not([hidden])').length === 3")
+    shot(page, "batch")
+    page.locator(".va-take").nth(2).click()
+    page.wait_for_function("document.querySelector('#va-seed input').value === '42'")
+    with page.expect_download() as download:
+        page.locator(".va-own-film").nth(1).click()
+    assert read_settings(download.value.path())["seed"] == 41
+
+
+def test_a_link_brings_all_of_it(open_page, quick_server):
+    page = open_page(quick_server)
+    page.goto(
+        f"{quick_server.url}?prompt=a+ball&seed=5&units=cube:2x2x2+window:4&seconds=12&storyboard=4+a+fish&sink=1"
+    )
+    page.wait_for_function("document.querySelector('#va-window')?.value === '4'")
+    page.wait_for_function("document.querySelector('#va-seed input')?.value === '5'")
+    page.click("#va-go")
+    wait_for_settings(page, "a fish")
+    link = page.get_attribute(".va-link", "href")
+    for part in ("seconds=12.125", "storyboard=4+a+fish", "sink=1", "window%3A4"):
+        assert part in link
