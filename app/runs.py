@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder, is_in_or_equal
 
 from app.device import Device, Running
 from app.figures import Figures, read_back
@@ -66,8 +67,8 @@ class Runs:
         seed: float,
         randomise: bool,
         more: dict[str, Any] | None,
-        start: Any,
         request: gr.Request,
+        start: Any = None,  # with a default, so that it may be left out over the API
     ) -> Iterator[Film]:
         """Makes a film of the prompt, unit by unit.
 
@@ -79,6 +80,8 @@ class Runs:
         """
         with _explained():
             wanted = read_film(prompt, plan, steps, seed, randomise, more, start)
+            if wanted.source and not is_in_or_equal(wanted.source, get_upload_folder()):
+                raise ValueError("a film goes on from an uploaded picture or clip")
         for player, used, films, settings in self._make(wanted, request):
             yield player, used, films[0] if isinstance(films, list) else films, settings
 

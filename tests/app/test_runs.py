@@ -6,6 +6,7 @@ import threading
 import time
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 from app.device import EngineDevice
@@ -14,7 +15,7 @@ from app.runs import Runs
 
 from .fake import FakeModel, make_device
 
-ASKED = ("a ball", "cube", 4, 7, False, {}, None)
+ASKED = ("a ball", "cube", 4, 7, False, {})
 
 
 def visitor(name: str | None = "page") -> SimpleNamespace:
@@ -99,3 +100,8 @@ def test_who_comes_without_a_page_shares_it_with_nobody(slow):
     slow.leave(visitor(None))
     assert len(slow._hub) == 1
     handler.close()
+
+
+def test_only_uploaded_files_are_read(slow):
+    with pytest.raises(gr.Error, match="uploaded"):
+        next(slow.generate(*ASKED, visitor(), {"path": "/etc/hostname"}))
