@@ -117,8 +117,12 @@ class Laboratory:
             "dmd": _plain(p.dmd),
         }
         before = read_result("experiments", out)
-        same = before is not None and before["recipe"] == recipe
-        self.result: dict[str, Any] = before if same and before else {"recipe": recipe, "records": []}
+        if before is not None and before["recipe"] != recipe:
+            raise ValueError(
+                f"{out or 'bench/results/experiments.json'} holds results of another base, preset or number of clips; "
+                "move it away, or name another file with --out"
+            )
+        self.result: dict[str, Any] = before or {"recipe": recipe, "records": []}
 
     def run(self, tables: list[str], seeds: int) -> None:
         if "references" not in self.result:

@@ -30,7 +30,7 @@ def test_arms_are_trained_and_measured_once(runs, tmp_path, monkeypatch):
 
     def run(*more):
         return experiments.main(
-            [*more, "--preset", "smoke", "--runs", str(runs), "--clips", "20", "--out", str(out), "--docs", str(docs)]
+            ["--preset", "smoke", "--runs", str(runs), "--clips", "20", "--out", str(out), "--docs", str(docs), *more]
         )
 
     assert run("scorers", "--seeds", "1") == 0
@@ -45,6 +45,8 @@ def test_arms_are_trained_and_measured_once(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "train", lambda *args, **kwargs: pytest.fail("trained again"))
     assert run("scorers", "--seeds", "1") == 0
     assert json.loads(out.read_text())["records"] == first["records"]
+    with pytest.raises(ValueError, match="of another base"):
+        run("scorers", "--seeds", "1", "--clips", "21")
     out.unlink()
     assert run("scorers", "--seeds", "1") == 0  # the arms' folders are enough
     again = json.loads(out.read_text())["records"]
