@@ -60,10 +60,10 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
                     with gr.Tab("One film", id="film", render_children=True) as one:
                         plan = unit_picker()
                         steps = gr.Slider(1, MOST_STEPS, value=8, step=1, label="Steps per unit", elem_id="va-steps")
+                        go, stop = _actions("Generate", "va-go", "va-stop")
                         more = film_options()
                         with gr.Accordion("Go on from a picture or a clip", open=False, elem_id="va-from") as folded:
                             given = gr.File(label="Picture or clip", height=110, elem_id="va-start")
-                        go, stop = _actions("Generate", "va-go", "va-stop")
                     with gr.Tab("Compare", id="compare", render_children=True) as several:
                         contenders = contender_list(models)
                         race, stop_all = _actions("Compare", "va-race", "va-stop-all")

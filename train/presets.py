@@ -197,7 +197,7 @@ class Preset:
             ema=0.99,
             text_drop=0.0,
             plans=CAUSAL_PLANS,
-            teacher_guidance=5.0,
+            teacher_guidance=3.5,
         )
     )
     dmd: DMDPreset = field(
@@ -210,7 +210,7 @@ class Preset:
             warmup=20,
             fake_updates=2,
             fake_repeats=2,
-            fakes_first=50,
+            fakes_first=20,
             plans=DMD_PLANS,
         )
     )
