@@ -89,18 +89,22 @@ def explained(spec: PlanSpec, grid: Grid, window: int | None = None, sink: int =
     slab = min(grid.T, slab_length(spec, grid.T, window, sink)) if rolling and window is not None else grid.T
     spec.build(Grid(slab, grid.H, grid.W))  # the slabs themselves are fitted to what is left of a film
     plans = list(spec.slabs(grid, slab))
-    pictures = [plan_picture(plan) for plan in plans]
     units = [unit for plan in plans for unit in plan.units]
     return {
         "plan": str(spec),
         "name": name(spec),
         "grid": list(grid),
         "scales": list(plans[0].scales),
-        "units": [unit for picture in pictures for unit in picture["units"]],
+        "units": [_moved(box, plan.start) for plan in plans for box in plan_picture(plan)["units"]],
         "frames": [list(unit.frames) for unit in units],
         "slabs": len(plans),
         **_mask(plans, window, sink),
     }
+
+
+def _moved(box: dict[str, Any], frames: int) -> dict[str, Any]:
+    """A unit of a later slab where it lies in the film."""
+    return box | {"runs": [[first + frames, end + frames] for first, end in box["runs"]]}
 
 
 def _mask(plans: Iterable[Plan], window: int | None, sink: int) -> dict[str, list]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,7 +104,8 @@ def test_every_weight_is_fetched_before_it_is_used(tiny_model, tmp_path):
     cpu = torch.device("cpu")
     transformer.enable_group_offload(cpu, cpu, offload_type="leaf_level", offload_to_disk_path=str(tmp_path))
     away = Model(transformer, tiny_model.vae, tiny_model.text, INFO)
-    assert (film(away) == film(tiny_model)).all()
+    # A layer with a hook takes torch's own normalisation: the same but for rounding.
+    assert np.abs(film(away).astype(int) - film(tiny_model)).max() <= 1
     assert len(list(tmp_path.glob("*.safetensors"))) > 20
 
 

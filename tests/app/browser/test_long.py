@@ -176,6 +176,7 @@ def test_a_link_brings_all_of_it(open_page, quick_server):
     page.wait_for_function("document.querySelector('#va-seed input')?.value === '5'")
     page.click("#va-go")
     wait_for_settings(page, "a fish")
+    page.wait_for_selector(".va-link[href]")
     link = page.get_attribute(".va-link", "href")
     for part in ("seconds=12.125", "storyboard=4+a+fish", "sink=1", "window%3A4"):
         assert part in link
