@@ -177,19 +177,19 @@ class Preset:
     transformer: TransformerPreset = field(default_factory=TransformerPreset)
     base: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=3000,
+            steps=4600,
             batch=8,
             plans=(Share("full", 0.45, frames=1), Share("full", 0.35, frames=2), Share("full", 0.2)),
         )
     )
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=1600, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
+            steps=2300, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
         )
     )
     guidance: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=160,
+            steps=100,
             batch=6,
             lr=5e-4,
             warmup=20,
@@ -202,7 +202,7 @@ class Preset:
     )
     dmd: DMDPreset = field(
         default_factory=lambda: DMDPreset(
-            steps=400,
+            steps=120,
             batch=4,
             lr=2e-5,
             fake_lr=1e-4,

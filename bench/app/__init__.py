@@ -73,7 +73,7 @@ def lines(name: str, found: dict[str, Any]) -> list[str]:
     """The figures of a part for the terminal, one a line, lists and long tables left out."""
     busy = found["load_average_before"][0] > 0.3 * found["cores"]
     title = f"{name}: load average before {found['load_average_before'][0]}"
-    shown = [title + (", so these are no figures of this machine" if busy else "")]
+    shown = [title + (" (unless from the part before, these are no figures)" if busy else "")]
     for key, value in found.items():
         if key not in machine() and not key.startswith("load_average") and key not in ("samples", "files", "stages"):
             shown.append(f"  {key:32} {value}")
