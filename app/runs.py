@@ -7,13 +7,11 @@ import html
 import logging
 import re
 import secrets
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,14 +20,14 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 
 from app.device import Device, Running
 from app.figures import Figures, read_back
+from app.films import film_files, first_settings, keep_stopped
+from app.form import FORM_AS_IT_IS, Form, filled
 from app.hub import Hub, Job
 from app.limits import CONCURRENT_FILMS, MORE, MOST_STEPS, Wanted, read_film, read_requests
 from app.link import read_link
 from app.long import LongFilm, Pace, is_long
 from app.opened import form_of, read_file
 from app.recording import SUFFIX, Recording, read_recording, replay
-from app.stopped import film_so_far
-from app.wire import mp4
 from videoar import playworld
 from videoar.plan import KINDS, PlanSpec
 
@@ -45,9 +43,6 @@ _ENDLESS_LOG_BYTES = 16 << 20
 # What the handlers return: player, seed, film and settings; player, seed and films.
 Film = tuple[Any, Any, Any, Any]
 Films = tuple[Any, Any, Any]
-# The form: prompt, seed, new seed or not, tab, plan, steps, contenders, what else one film has.
-Form = tuple[Any, Any, Any, Any, Any, Any, Any, Any]
-_FORM_AS_IT_IS: Form = (gr.skip(),) * 8
 
 
 class Runs:
@@ -110,9 +105,9 @@ class Runs:
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             return
         job = jobs[-1]
-        with _film_files(job) as paths:
+        with film_files(job) as paths:
             alone = len(job.outcome["summary"]["contenders"]) < 2
-            film, settings = (paths[0], _settings(job)) if alone and paths else (None, None)
+            film, settings = (paths[0], first_settings(job)) if alone and paths else (None, None)
             yield {"job": job.id} | job.outcome, film, settings, None if alone else paths
 
     def state(self) -> dict[str, Any]:
@@ -161,8 +156,8 @@ class Runs:
                 yield gr.skip(), gr.skip(), gr.skip(), gr.skip()
             if job.outcome["status"] == "failed":
                 raise gr.Error(job.outcome["message"], print_exception=False)
-            with _film_files(job) as paths:
-                yield {"job": job.id} | job.outcome, seed, paths, _settings(job)
+            with film_files(job) as paths:
+                yield {"job": job.id} | job.outcome, seed, paths, first_settings(job)
         finally:
             job.stop()
 
@@ -173,18 +168,18 @@ class Runs:
         """
         with _explained():
             recording = read_recording(path) if path.lower().endswith(SUFFIX) else None
-            form = _FORM_AS_IT_IS if recording else self._form(read_file(path))
+            form = FORM_AS_IT_IS if recording else self._filled(read_file(path))
         if recording is None:
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *form
             return
         with suppress(ValueError):  # a run that could not be made here is shown all the same
-            form = self._form(form_of([pane["settings"] for pane in recording.messages[0][0]["panes"]]))
+            form = self._filled(form_of([pane["settings"] for pane in recording.messages[0][0]["panes"]]))
         job = self._hub.new(_owner(request))
         threading.Thread(target=self._play, args=(job, recording), name="replay", daemon=True).start()
         for player, _, films, _ in self._watch(job, None):
             rows = show_rows(one=False) if films else (gr.skip(), gr.skip())
             yield player, films, *rows, *form
-            form = _FORM_AS_IT_IS
+            form = FORM_AS_IT_IS
 
     def recall(self, event: gr.EventData, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """An earlier run of this page: its film, settings and films as far as the server still has them, rows, form.
@@ -193,17 +188,17 @@ class Runs:
         """
         said = event._data if isinstance(event._data, dict) else {}
         asked = [film for film in _list(said.get("films")) if isinstance(film, dict)]
-        form = _FORM_AS_IT_IS
+        form = FORM_AS_IT_IS
         with suppress(ValueError):  # a run that could not be made here is shown all the same
-            form = self._form(form_of(asked))
+            form = self._filled(form_of(asked))
         job = self._hub.get(str(said.get("job")))
         if job is None or job.owner != request.session_hash or not (job.films or job.long_film):
             yield None, None, None, gr.Row(visible=False), gr.Row(visible=False), *form
             return
         alone = len(asked) < 2
-        with _film_files(job) as paths:
+        with film_files(job) as paths:
             assert paths, "there are films"
-            film, settings, films = (paths[0], _settings(job), None) if alone else (None, None, paths)
+            film, settings, films = (paths[0], first_settings(job), None) if alone else (None, None, paths)
             yield film, settings, films, *show_rows(one=alone), *form
 
     def _play(self, job: Job, recording: Recording) -> None:
@@ -243,7 +238,7 @@ class Runs:
             return unchanged
         if link is None:
             return unchanged
-        return self._form(link)[:5]
+        return self._filled(link)[:5]
 
     def greet(self, request: gr.Request) -> tuple[Any, Any]:
         """Says as HTML which model answers, once it is loaded, and sets the slider to its number of steps."""
@@ -266,23 +261,8 @@ class Runs:
             text += f" · to compare with it: {', '.join(others)}"
         return html.escape(text), gr.Slider(value=steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps, steps)))
 
-    def _form(self, asked: dict[str, Any]) -> Form:
-        """The form with the settings that `read_link` or `read_file` gave; what they do not say stays as it is."""
-        # A film of a model that is not here is made with the one that is.
-        known = self._device.names
-        contenders = [{k: v for k, v in each.items() if k != "model" or v in known} for each in asked["contenders"]]
-        alone, several = len(contenders) == 1, len(contenders) > 1
-        steps = contenders[0].get("steps") if alone else None
-        return (
-            gr.skip() if asked["prompt"] is None else asked["prompt"],
-            gr.skip() if asked["seed"] is None else asked["seed"],
-            asked["seed"] is None,
-            gr.Tabs(selected="compare" if several else "film") if contenders else gr.skip(),
-            _choice(contenders[0]["plan"]) if alone else gr.skip(),
-            gr.skip() if steps is None else gr.Slider(value=steps, maximum=MOST_STEPS),
-            contenders if several else gr.skip(),
-            asked.get("more", gr.skip()),
-        )
+    def _filled(self, asked: dict[str, Any]) -> Form:
+        return filled(asked, self._device.names)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -365,7 +345,7 @@ class Runs:
                 return {"status": status, "message": _sentence(failures[0])}
             return {"status": "done"}
         if not job.done and not film:
-            _keep(job, figures)
+            keep_stopped(job, figures)
         return outcome
 
     def _model_is_there(self, job: Job) -> bool:
@@ -404,12 +384,6 @@ def show_rows(one: bool) -> tuple[gr.Row, gr.Row]:
     return gr.Row(visible=one), gr.Row(visible=not one)
 
 
-def _choice(plan: str) -> str:
-    """A plan as the picker knows it, "cube" for "cube:2x2x2"; others stay as they are."""
-    spec = PlanSpec.parse(plan)
-    return spec.kind if spec == PlanSpec.parse(spec.kind) else str(spec)
-
-
 def _link(request: gr.Request) -> dict[str, Any] | None:
     """The settings in the page's address."""
     said = request.query_params
@@ -439,40 +413,3 @@ def _direct(running: Running, film: LongFilm) -> Callable[[str], None]:
         film.directed()
 
     return direct
-
-
-def _settings(job: Job) -> dict[str, Any] | None:
-    """Those of a run's first film."""
-    film = job.long_film or job.films.get(0)
-    return film[1] if film else None
-
-
-def _keep(job: Job, figures: Figures) -> None:
-    """Saves the frames of a stopped run's films that are there all over."""
-    recorded = job.messages()
-    for pane, contender in enumerate(figures.summary(0.0)["contenders"]):
-        video_THWC = None if pane in job.films else film_so_far(recorded, pane)
-        if video_THWC is not None:
-            kept = {"kept_frames": len(video_THWC), "stopped_after_units": len(contender["units"])}
-            settings = contender["settings"] | kept
-            job.films[pane] = mp4(video_THWC, settings["fps"], settings), settings
-
-
-@contextmanager
-def _film_files(job: Job) -> Iterator[list[str] | None]:
-    """The films as files, for as long as Gradio needs to copy them."""
-    if job.long_film:
-        yield [str(job.long_film[0])]
-        return
-    if not job.films:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="videoar-") as folder:
-        paths = []
-        for pane, (film, settings) in sorted(job.films.items()):
-            number = f"-{pane + 1}" if len(job.films) > 1 or pane else ""
-            kind = settings["plan"].partition("@")[0].replace(":", "-")  # digits and x: nothing of the prompt
-            path = Path(folder) / (f"videoar{number}-{kind}.mp4" if number else "videoar.mp4")
-            path.write_bytes(film)
-            paths.append(str(path))
-        yield paths

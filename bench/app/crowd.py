@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -132,44 +132,49 @@ def _view(client: Any, url: str, model: ScriptedModel, seed: int) -> str:
 
 
 @contextmanager
-def _probing(url: str) -> Iterator[dict[str, list[float]]]:
-    """Asks for the page and for something light, over and over: seconds each."""
-    found: dict[str, list[float]] = {"page": [], "light": []}
+def _meanwhile(every_s: float, act: Callable[[], None]) -> Iterator[None]:
+    """Acts over and over on a thread of its own."""
     over = threading.Event()
 
-    def probe() -> None:
-        with httpx.Client(timeout=60) as client:
-            while not over.wait(_PROBE_EVERY_S):
-                for name, path in (("page", "/"), ("light", "/gradio_api/units/none")):
-                    begin = time.perf_counter()
-                    client.get(url + path)
-                    found[name].append(time.perf_counter() - begin)
+    def repeat() -> None:
+        while not over.wait(every_s):
+            act()
 
-    thread = threading.Thread(target=probe, daemon=True)
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
-        yield found
+        yield
     finally:
         over.set()
         thread.join()
 
 
 @contextmanager
+def _probing(url: str) -> Iterator[dict[str, list[float]]]:
+    """Asks for the page and for something light, over and over: seconds each."""
+    found: dict[str, list[float]] = {"page": [], "light": []}
+    with httpx.Client(timeout=60) as client:
+
+        def probe() -> None:
+            for name, path in (("page", "/"), ("light", "/gradio_api/units/none")):
+                begin = time.perf_counter()
+                client.get(url + path)
+                found[name].append(time.perf_counter() - begin)
+
+        with _meanwhile(_PROBE_EVERY_S, probe):
+            yield found
+
+
+@contextmanager
 def _peak(process: psutil.Process) -> Iterator[list[float]]:
     """The most resident memory in MB, in a list of one."""
-    most, over = [0.0], threading.Event()
+    most = [0.0]
 
     def look() -> None:
-        while not over.wait(0.2):
-            most[0] = max(most[0], round(_mb(process), 1))
+        most[0] = max(most[0], round(_mb(process), 1))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with _meanwhile(0.2, look):
         yield most
-    finally:
-        over.set()
-        thread.join()
 
 
 def _settled(process: psutil.Process) -> float:

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
+from app.films import film_so_far
 from app.legs import Legs
-from app.stopped import film_so_far
 from app.wire import messages
 from videoar.race import race
 from videoar.request import Request

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from app.device import EngineDevice
+from app.films import film_so_far
 from app.plans import choices
-from app.stopped import film_so_far
 from tests.videoar.tiny import make_model
 from videoar.request import Request
 from videoar.video import read_settings

@@ -15,11 +15,11 @@ from starlette.testclient import TestClient
 
 from app.export import export_routes, montage, takes
 from app.figures import Figures
+from app.films import film_so_far
 from app.hub import Hub, Job
 from app.limits import read_requests
 from app.recording import read_recording, replay, save_recording
 from app.runs import Runs
-from app.stopped import film_so_far
 from app.wire import messages
 from videoar.race import race
 from videoar.video import read_settings

@@ -17,8 +17,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from app.device import EngineDevice
+from app.films import film_so_far
 from app.server import Server, free_port, launch
-from app.stopped import film_so_far
 from app.wire import unpack
 from videoar.engine import Engine
 from videoar.video import read_settings, read_video

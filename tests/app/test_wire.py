@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.films import film_so_far
 from app.plans import choices, plan_picture
-from app.stopped import film_so_far
 from app.wire import messages, pack, unpack
 from videoar.plan import Grid, PlanSpec
 from videoar.race import race
