@@ -43,6 +43,7 @@ class Pane {
     this.total = clip.units === undefined ? this.slab : clip.units; // null: nobody knows
     this.made = 0;
     this.tokens = clip.plan.units.map((unit) => unit.tokens);
+    this.frames?.clear();
     this.frames = new FrameStore(clip.width, clip.height, clip.frames ?? Infinity);
     this.canvas.width = clip.width;
     this.canvas.height = clip.height;

@@ -161,7 +161,8 @@ function watchRun(job, source, replayed = "") {
     const pictures = decode ? decodePictures(head, body) : [];
     const handle = async () => {
       const bitmaps = await pictures;
-      if (showing === film.showing) receive(head, body, bitmaps); // else another film has begun
+      if (showing === film.showing) receive(head, body, bitmaps);
+      else bitmaps.forEach((bitmap) => bitmap.close()); // another film has begun
     };
     waiting++;
     handled = handled.then(handle).catch(reportError).then(() => void waiting--);

@@ -5,7 +5,7 @@ window.bench = { arrived: [], decoded: [], shown: [], bytes: 0, playback: null }
 
 (() => {
   const now = () => performance.timeOrigin + performance.now();
-  const { bench, fetch, createImageBitmap } = window;
+  const { bench, fetch, createImageBitmap, ImageDecoder } = window;
 
   // Of the stream of a run: how many bytes there were when.
   window.fetch = async (...args) => {
@@ -24,15 +24,17 @@ window.bench = { arrived: [], decoded: [], shown: [], bytes: 0, playback: null }
     return response;
   };
 
-  // One time for each picture, in the order in which they were given to the decoder.
-  window.createImageBitmap = (...args) => {
-    const promise = createImageBitmap(...args);
-    if (bench.playback) return promise;
-    const place = bench.decoded.push(null) - 1;
-    return promise.then((bitmap) => {
-      bench.decoded[place] = now();
-      return bitmap;
-    });
+  // One time for each picture, in the order in which they were given to a decoder.
+  async function timed(decoding) {
+    if (bench.playback) return decoding;
+    const place = bench.decoded.push(null) - 1, picture = await decoding;
+    bench.decoded[place] = now();
+    return picture;
+  }
+  window.createImageBitmap = (...args) => timed(createImageBitmap(...args));
+  const { decode } = ImageDecoder?.prototype ?? {};
+  if (decode) ImageDecoder.prototype.decode = function (...args) {
+    return timed(decode.apply(this, args));
   };
 
   // The stamp in the corner of a picture (see scripted.py): its number, or -1.

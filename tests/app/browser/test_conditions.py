@@ -47,6 +47,14 @@ def test_a_comparison_goes_on_after_a_broken_connection(open_page, server):
     assert shows(page, 22)
 
 
+def test_a_browser_without_image_decoder_shows_the_same(open_page, server):
+    page = open_page(server)
+    assert page.evaluate("delete window.ImageDecoder && !window.ImageDecoder"), "Chromium has one on this machine's pages"
+    race(page, "a film by plain http", seed=23)
+    wait_for_race(page)
+    assert shows(page, 23)
+
+
 def test_two_tabs_of_one_visitor_have_a_run_each(open_page, server):
     one = open_page(server)
     other = one.context.new_page()
@@ -73,7 +81,7 @@ def zero_gpu():
     api.close()
 
 
-def test_a_comparison_on_zero_gpu(open_page, zero_gpu):
+def test_a_comparison_on_zero_gpu(zero_gpu, open_page):  # in this order: the page is closed before its server
     page = open_page(zero_gpu)
     race(page, "a film on a borrowed device", seed=26)
     wait_for_race(page)
