@@ -177,8 +177,9 @@ class Preset:
     transformer: TransformerPreset = field(default_factory=TransformerPreset)
     base: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=4600,
+            steps=6200,
             batch=8,
+            decay=0.2,
             plans=(Share("full", 0.45, frames=1), Share("full", 0.35, frames=2), Share("full", 0.2)),
         )
     )
