@@ -9,10 +9,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
+from videoar.weights import cpu_computes_in_bfloat16
+
 
 def computes_in_bfloat16() -> bool:
     """Whether the hardware has instructions for it."""
-    return torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported()
+    return torch.cuda.is_available() or cpu_computes_in_bfloat16()
 
 
 def check_tracker(name: str) -> str:

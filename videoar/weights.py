@@ -28,6 +28,11 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
+def cpu_computes_in_bfloat16() -> bool:
+    """Whether the processor has instructions for it (AVX512-BF16)."""
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     """The type in which weights are held. Raises ValueError for names of others than these three."""
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -89,6 +89,19 @@ def test_the_light_codec_travels_too(tiny_model, tmp_path):
     assert events[-1].video.shape == (17, 64, 64, 3)
 
 
+@pytest.mark.parametrize("computes", [True, False])
+def test_a_processor_with_bfloat16_makes_the_pixels_in_it(monkeypatch, computes):
+    monkeypatch.setattr("videoar.checkpoint.cpu_computes_in_bfloat16", lambda: computes)
+    request = Request("a red ball", "frame", seed=1, frames=9)
+    precise = load_model(device="cpu", dtype="float32")
+    assert precise.decoder is None
+    model = load_model(device="cpu")
+    assert (model.decoder is not None) == computes
+    assert model.vae.dtype == model.transformer.dtype == torch.float32, "what is saved and encoded with stays precise"
+    films = [list(generate(one, request))[-1].video.astype(int) for one in (model, precise)]
+    assert 0 < abs(films[0] - films[1]).max() <= 4 if computes else (films[0] == films[1]).all()
+
+
 def test_large_weights_are_sharded(tmp_path):
     transformer = make_transformer(num_attention_heads=8, attention_head_dim=64, ffn_dim=2048, num_layers=3)
     save_model(Model(transformer, make_vae(), make_text(), INFO), tmp_path)
