@@ -143,7 +143,7 @@ class Laboratory:
 
     def arm(self, arm: Arm, steps: int = SERVED) -> None:
         """Measure an arm before stage 2, with few steps and with guided steps of Euler's method, and after it."""
-        shift, guidance = self.w.preset.dmd.shift, self.w.preset.dmd.real_guidance
+        shift, guidance = self.w.preset.dmd.shift, self.w.preset.serve_base.guidance_scale
         plain = ServePreset("few_step", steps, shift=shift, guidance_scale=1.0)
         self.record(arm, "causal", plain)
         self.record(arm, "causal", dataclasses.replace(plain, sampler="euler", guidance_scale=guidance))

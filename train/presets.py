@@ -288,9 +288,9 @@ TINY = Preset(
     fps=4,
     pool_clips=8192,
     transformer=TransformerPreset(width=64, layers=2, heads=1, ffn=256, freq_dim=64),
-    base=FlowPreset(steps=1500, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
+    base=FlowPreset(steps=6000, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
     causal=FlowPreset(
-        steps=80, batch=8, lr=1.5e-3, warmup=20, decay=0.5, ema=0.99, plans=TINY_PLANS, context_noise=0.2
+        steps=400, batch=8, lr=1.5e-3, warmup=50, decay=0.5, ema=0.995, plans=TINY_PLANS, context_noise=0.2
     ),
     guidance=FlowPreset(
         steps=60,
@@ -304,14 +304,14 @@ TINY = Preset(
         teacher_guidance=3.0,
     ),
     dmd=DMDPreset(
-        steps=60,
+        steps=200,
         batch=8,
         lr=1e-4,
         fake_lr=3e-4,
         warmup=5,
         fake_updates=2,
         fakes_first=10,
-        real_guidance=3.0,
+        real_guidance=1.5,
         ema=0.95,
         plans=TINY_PLANS,
     ),
