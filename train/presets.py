@@ -212,6 +212,7 @@ class Preset:
             fake_updates=2,
             fake_repeats=2,
             fakes_first=20,
+            real_guidance=2.0,
             plans=DMD_PLANS,
         )
     )
