@@ -15,12 +15,14 @@ PANELS = {
 }
 COLORS = ("#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568")
 _WIDTH, _HEIGHT, _LEFT, _GAP, _COLUMNS = 340, 130, 56, 46, 2
+_NAME_WIDTH, _NAME_HEIGHT, _NAMES = 195, 16, 4  # of the films, so many in a row
 
 
 def plot(films: list[dict[str, Any]]) -> str:
     """films: as in the result, with `window`, `sink` and `samples`. Every axis begins at 0, so that flat looks flat."""
     rows = -(-len(PANELS) // _COLUMNS)
-    width, height = _COLUMNS * (_WIDTH + _LEFT + 10) + 10, rows * (_HEIGHT + _GAP) + 46
+    top = 36 + _NAME_HEIGHT * -(-len(films) // _NAMES)
+    width, height = _COLUMNS * (_WIDTH + _LEFT + 10) + 10, rows * (_HEIGHT + _GAP) + top - 6
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="11">',
@@ -28,11 +30,12 @@ def plot(films: list[dict[str, Any]]) -> str:
     ]
     for i, film in enumerate(films):
         label = escape(f"{film['plan']}, window {film['window']}, sink {film['sink']}")
-        parts.append(f'<text x="{_LEFT + i * 190}" y="20" fill="{COLORS[i % len(COLORS)]}">{label}</text>')
+        x, y = _LEFT + i % _NAMES * _NAME_WIDTH, 20 + i // _NAMES * _NAME_HEIGHT
+        parts.append(f'<text x="{x}" y="{y}" fill="{COLORS[i % len(COLORS)]}">{label}</text>')
     end = max(sample["film_s"] for film in films for sample in film["samples"])
     for i, (name, title) in enumerate(PANELS.items()):
         x = _LEFT + (i % _COLUMNS) * (_WIDTH + _LEFT + 10)
-        parts += _panel(films, name, title, x, 52 + (i // _COLUMNS) * (_HEIGHT + _GAP), end)
+        parts += _panel(films, name, title, x, top + (i // _COLUMNS) * (_HEIGHT + _GAP), end)
     return "\n".join([*parts, "</svg>", ""])
 
 
