@@ -1,8 +1,8 @@
 """The built-in model as a viewer meets it.
 
 Time until the page can be used, to the first pixels and to the whole clip through a running server, the server's peak
-memory, and the speed of few-step cubes beside the same model all at once with 50 guided steps, end to end, in one
-process.
+memory, the speed of few-step cubes beside the same model all at once with 50 guided steps, end to end, in one process,
+and that of the codec as it is served beside the codec in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import psutil
 
 from app.wire import unpack
 from videoar.checkpoint import load_model
+from videoar.decoder import StreamDecoder
+from videoar.evaluate.playbench import held_out_cases, psnr, render_of
 from videoar.generate import ClipFinished, Request, UnitDecoded, generate
 
 from .machine import machine, write_result
@@ -131,12 +133,29 @@ def compare(model_path: str | None, runs: int) -> dict[str, Any]:
     _seconds(model, Request(PROMPT, plan="full", seed=1, steps=2, guidance_scale=5.0))
     pairs = [(_seconds(model, cube), _seconds(model, full)) for _ in range(runs)]
     return {
+        **_decoding(model, 4 * runs),
         **_comparison("speedup_vs_full50", "", [(fast[0], slow[0]) for fast, slow in pairs]),
         **_comparison("diffusion_speedup_vs_full50", "diffusion_", [(fast[1], slow[1]) for fast, slow in pairs]),
         "cube_steps": model.info.steps,
         "cube_guidance": model.info.guidance_scale,
         "model": model.info.name,
     }
+
+
+def _decoding(model, runs: int) -> dict[str, Any]:
+    """A render's first four latent frames to pixels, as served and in float32: medians, and how alike they are."""
+    render = render_of(model, held_out_cases(2)[0])
+    latents = StreamDecoder(model.vae).encode(render[None].to(model.device))[:, :, :4]
+    decoders = {"decode_s": model.stream_decoder, "decode_float32_s": lambda: StreamDecoder(model.vae)}
+    times: dict[str, list[float]] = {name: [] for name in decoders}
+    for _ in range(runs):
+        pictures = []
+        for name, decoder in decoders.items():
+            begin = time.perf_counter()
+            pictures.append(decoder().push(latents)[0].numpy())
+            times[name].append(time.perf_counter() - begin)
+    result = {name: round(statistics.median(seconds), 4) for name, seconds in times.items()}
+    return result | {"decode_psnr_vs_float32_db": round(psnr(*pictures), 1)}
 
 
 def _comparison(name: str, prefix: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
