@@ -237,7 +237,7 @@ def load_model(
     fast = device.type == "cpu" and cpu_computes_in_bfloat16()
     if decoder is None and asked is None and fast and isinstance(model.vae, TinyCodec):
         # Almost twice as fast, and nobody sees it. The vae itself stays as precise as its file, to encode and be saved.
-        model.decoder = copy.deepcopy(model.vae).to(torch.bfloat16)
+        model.decoder = copy.deepcopy(model.vae).bfloat16()
     return model
 
 
