@@ -12,7 +12,8 @@ import torch
 from tests.videoar.tiny import make_model
 from videoar.evaluate import main
 from videoar.evaluate.detect import Seen, SeenThing
-from videoar.evaluate.playbench import codec_psnr, evaluate, fingerprint, held_out_cases, psnr, summarise
+from videoar.evaluate.playbench import SUMS, codec_psnr, evaluate, fingerprint, held_out_cases, psnr, summarise
+from videoar.evaluate.quality import QUALITY
 from videoar.evaluate.score import DIMENSIONS, match, score, verdict
 from videoar.playworld import Attributes, ThingAttributes, caption, is_held_out, render, sample_world
 from videoar.request import Request
@@ -28,7 +29,7 @@ def wanted(subject="ball", color="red", motion="rises", size="medium"):
 
 def test_a_clip_that_shows_what_was_asked_for_is_right_in_everything():
     result = score(Seen((seen(),), "night", "none", None), Attributes((wanted(),), "night", "none"))
-    assert result == dict.fromkeys(DIMENSIONS, True)
+    assert result == {**dict.fromkeys(DIMENSIONS, True), "multiple_objects": None}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_a_clip_that_shows_what_was_asked_for_is_right_in_everything():
 )
 def test_each_mistake_counts_where_it_belongs(change, wrong):
     result = score(Seen((seen(**change),), "night", "none", None), Attributes((wanted(),), "night", "none"))
-    assert {name for name, right in result.items() if not right} == wrong
+    assert {name for name, right in result.items() if right is False} == wrong
 
 
 def test_what_the_prompt_does_not_say_is_not_scored():
@@ -58,8 +59,21 @@ def test_two_things_are_compared_to_the_ones_they_resemble_and_both_must_be_righ
     a, b = seen("ball", "red", x=-0.5), seen("star", "blue", x=0.5)
     asked = (wanted("star", "blue"), wanted("ball", "red"))
     assert match((a, b), asked) == [(b, asked[0]), (a, asked[1])]
-    assert score(Seen((a, b), "night", "none", None), Attributes(asked, "night", "none"))["all"]
+    result = score(Seen((a, b), "night", "none", None), Attributes(asked, "night", "none"))
+    assert result == dict.fromkeys(DIMENSIONS, True)
     assert not score(Seen((a,), "night", "none", None), Attributes(asked, "night", "none"))["subject"]
+
+
+def test_two_subjects_are_there_whatever_else_is_wrong():
+    asked = Attributes((wanted("star", "blue"), wanted("ball", "red")), "night", "none")
+    for things, there in (
+        ((seen("ball", "blue", "spins"), seen("star", "green", "spins")), True),
+        ((seen("ball"), seen("ball", "blue")), False),
+        ((seen("star"),), False),
+    ):
+        assert score(Seen(things, "snow", "none", None), asked)["multiple_objects"] is there
+    unsaid = Attributes((wanted(), wanted(None)), None, "none")
+    assert score(Seen((), "night", "none", None), unsaid)["multiple_objects"] is None
 
 
 def test_nothing_seen_is_wrong_and_not_an_error():
@@ -130,6 +144,53 @@ def test_intervals_are_over_prompts():
     assert (one["clips"], three["clips"]) == (40, 120)
 
 
+def scores(value, **others):
+    return {**dict.fromkeys((*DIMENSIONS, *QUALITY), value), **others}
+
+
+def test_sums():
+    """Direction and size are no part of them; Quality weighs four times as much."""
+    clip = scores(1.0, dynamic_degree=0.0, imaging_quality=0.5, scene=False, motion=False, direction=False, size=False)
+    row = summarise([{"prompt": str(i), "model": clip} for i in range(5)])["model"]
+    quality, semantic = 4.5 / 6, 5 / 7
+    expected = dict(zip(SUMS, (quality, semantic, (4 * quality + semantic) / 5), strict=True))
+    for name, value in expected.items():
+        assert row[name] == {**dict.fromkeys(("share", "low", "high"), pytest.approx(value, abs=6e-4)), "clips": 5}
+
+
+def test_sums_are_of_dimensions_and_not_of_clips():
+    """Two clips of a hundred with two subjects weigh as much as a hundred with a scene."""
+    clips = [scores(1.0, multiple_objects=None if i > 1 else False) for i in range(100)]
+    row = summarise([{"prompt": str(i), "model": clip} for i, clip in enumerate(clips)])["model"]
+    assert row["semantic"]["share"] == pytest.approx(6 / 7, abs=6e-4)
+
+
+def test_the_interval_of_a_sum_knows_that_dimensions_fail_together():
+    """Prompts that fail in everything leave the total as unsure as one dimension; others make it surer."""
+    together = [{"prompt": str(i), "model": scores(float(i % 2))} for i in range(40)]
+    apart = [
+        {"prompt": str(i), "model": {name: float((i + k) % 2) for k, name in enumerate((*DIMENSIONS, *QUALITY))}}
+        for i in range(40)
+    ]
+    together, apart = summarise(together)["model"], summarise(apart)["model"]
+
+    def width(figure):
+        return figure["high"] - figure["low"]
+
+    assert width(together["scene"]) > 0.2
+    assert width(together["total"]) == pytest.approx(width(together["scene"]), abs=2e-3)
+    assert width(apart["total"]) < 0.2 * width(apart["scene"])
+
+
+def test_a_sum_lacking_a_dimension_is_left_out():
+    results = [{"prompt": str(i), "model": scores(1.0, multiple_objects=None)} for i in range(5)]
+    row = summarise(results)["model"]
+    assert row["quality"]["share"] == 1
+    assert not {"multiple_objects", "semantic", "total"} & set(row)
+    old = [{"prompt": str(i), "model": dict.fromkeys(("scene", "all"), True)} for i in range(5)]
+    assert set(summarise(old)["model"]) == {"scene", "all"}
+
+
 def test_an_evaluation_that_was_stopped_goes_on(tmp_path, monkeypatch):
     """Finished clips are kept, a line that was cut off is not taken for one, and other settings start anew."""
     made, model = [], make_model()
@@ -144,10 +205,15 @@ def test_an_evaluation_that_was_stopped_goes_on(tmp_path, monkeypatch):
     next(running)
     next(running)
     running.close()
-    progress.write_text(progress.read_text() + '{"key": {"requ\n')
+    old = json.loads(progress.read_text().splitlines()[0])
+    old["key"].pop("dimensions")
+    old |= {"index": 2, "model": {"scene": True}}
+    progress.write_text(f'{progress.read_text()}{{"key": {{"requ\n{json.dumps(old)}\n')
     results = list(evaluate(model, cases, request, progress))
     assert made == [0, 1, 2]
     assert [r["index"] for r in results] == [0, 1, 2]
+    for row in ("real", "codec", "model", "shuffled"):
+        assert all(set(r[row]) == {*DIMENSIONS, *QUALITY} for r in results)
     assert all(r["codec_psnr_db"] > 20 for r in results)
     list(evaluate(model, cases, Request("-", "frame"), progress))
     assert made == 2 * [0, 1, 2]
@@ -230,13 +296,23 @@ def test_quick_is_one_film_of_each_prompt_and_the_best_plan(quick, tmp_path, mon
         assert xml.etree.ElementTree.fromstring(picture).tag.endswith("svg")
         assert "result.svg" in page
         assert "result.png" in page
+        for said in ("Quality", "Semantic", "Total", "imaging quality", "not comparable with published VBench scores"):
+            assert said in page
+        assert "spatial relationship (captions" in page
+        assert result["rows"]["frozen"]["dynamic_degree"]["share"] == 0
+        assert result["rows"]["noise"]["imaging_quality"]["share"] < 0.3
         assert result["rows"]["frozen"]["scene"]["clips"] == 2
         assert result["rows"]["noise"]["all"]["share"] == 0
         ends = [piece["until_s"] for piece in result["drift"]["pieces"]]
         assert ends == [round(k * 17 / model.info.fps, 2) for k in (1, 2)]
         assert result["drift"]["pieces"][0]["real"]["scene"] == 1
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert "codec: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "codec: " in said
+    assert "| PlayBench | Quality | Semantic | Total | subject consistency |" in said
+    assert "not comparable with published VBench scores" in said
+    assert result["note"] in said
+    assert result["motion"] == result["rows"]["model"]["motion"]["share"]
 
 
 def test_the_base_has_a_row_of_its_own_and_cubes_their_seams(tmp_path, monkeypatch, capsys):

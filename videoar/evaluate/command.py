@@ -19,6 +19,8 @@ from ..request import Request, resolve
 from ..sheet import contact_sheet
 from .drift import drift, summarise_drift
 from .playbench import (
+    NOT_VBENCH,
+    SUMS,
     Case,
     codec_psnr,
     evaluate,
@@ -30,11 +32,13 @@ from .playbench import (
     summarise,
     through_codec,
 )
-from .report import drawing, markdown, rows_of, shares
+from .report import drawing, markdown, rows_of, tables
+from .score import DIMENSIONS
 
 CLIPS, SEEDS, LONG_FILMS = 200, 3, 8
 FEWEST_CLIPS = 2  # the control holds every clip against another prompt
 _SHOWN = 24
+_HEADLINES = ("scene", "color", "subject", "motion", *SUMS)
 _COLUMNS = 4  # prompts on the sheet of everything
 
 
@@ -101,16 +105,17 @@ def _run(arguments: argparse.Namespace) -> int:
     begin = time.perf_counter()
     progress = out.with_suffix(".clips.jsonl")
     results, shown = _measure(model, cases, requests, progress, controls=not arguments.quick)
-    tables = {plan: summarise(results[plan]) for plan in results}
+    summaries = {plan: summarise(results[plan]) for plan in results}
     first = results[str(requests[0].plan)]
-    table = tables[str(requests[0].plan)]
+    table = summaries[str(requests[0].plan)]
     settings = resolve(model, requests[0])
     report = {
-        **{name: table["model"][name]["share"] for name in ("scene", "color", "subject", "motion")},
+        **{name: table["model"][name]["share"] for name in _HEADLINES if name in table["model"]},
+        "note": NOT_VBENCH,
         "rows": table,
         "plans": {
             plan: {**{row: rows[row] for row in ("model", "shuffled")}, "seams": seams_of(results[plan])}
-            for plan, rows in tables.items()
+            for plan, rows in summaries.items()
         },
         **codec_psnr(first),
         "clips": arguments.clips,
@@ -146,7 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
     progress.unlink(missing_ok=True)
     if arguments.contact_sheet and shown:
         contact_sheet([video for video, _ in shown], [_verdict(result) for _, result in shown], arguments.contact_sheet)
-    print(shares(rows_of(report)))
+    print(tables(rows_of(report)))
     print(f"\ncodec: {report['codec_psnr_db']} dB, 5th percentile {report['codec_psnr_db_p5']} dB")
     print("\n".join(map(str, written)))
     return 0
@@ -201,5 +206,6 @@ def _measure(
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    said = [(name, right) for name, right in result["model"].items() if right is not None and name != "all"]
-    return f"{result['prompt']}\n" + "  ".join(f"{name}: {'yes' if right else 'NO'}" for name, right in said)
+    said = [(name.replace("_", " "), result["model"][name]) for name in DIMENSIONS if name != "all"]
+    told = (f"{name}: {'yes' if right else 'NO'}" for name, right in said if right is not None)
+    return f"{result['prompt']}\n" + "  ".join(told)

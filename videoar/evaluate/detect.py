@@ -9,12 +9,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from .backgrounds import Ground
 from .camera import read_camera
 from .motion import camera_of, direction, read_motion, read_size
 from .palette import BACKGROUND, COLOR_NAMES, code, lab_table, label_table
 from .scene import read_scene
 from .segment import Blobs, behind, cover, find_blobs, half_mask
-from .track import follow
+from .track import Track, follow
 
 SIDE = 128  # pixels; clips of other sizes are brought to this
 _LEAST = 100  # pixels of a body, to be one
@@ -48,7 +49,29 @@ class Seen:
     wall_color: str | None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a clip shows, and what that was read from.
+
+    video: uint8 [T, SIDE, SIDE, 3]; look [T, SIDE/2, SIDE/2, 3]: its Lab / 100; seconds [T]; blobs, tracks: of each of
+    seen.things, in their order.
+    """
+
+    seen: Seen
+    ground: Ground
+    video: np.ndarray
+    look: np.ndarray
+    seconds: np.ndarray
+    blobs: tuple[Blobs, ...]
+    tracks: tuple[Track, ...]
+
+
 def detect(video_THWC: np.ndarray, things: int | None = None, fps: float = 8, t0: float = 0.0) -> Seen:
+    """What a clip shows; arguments and errors are those of `read`."""
+    return read(video_THWC, things, fps, t0).seen
+
+
+def read(video_THWC: np.ndarray, things: int | None = None, fps: float = 8, t0: float = 0.0) -> Reading:
     """Read a clip.
 
     video: uint8 [T, H, W, 3] of any size (the middle square is read); things: how many there should be, at most two,
@@ -75,8 +98,12 @@ def detect(video_THWC: np.ndarray, things: int | None = None, fps: float = 8, t0
         size = read_size(track, zoom)
         motion = read_motion(track, camera, size, seconds)
         x, y = (float(np.average(v, weights=track.sure + 1e-9)) for v in (track.x, track.y))
-        seen.append(SeenThing(track.subject, color, size, motion, motion and direction(motion), x, y))
-    return Seen(tuple(sorted(seen, key=lambda o: o.x)), ground.scene, camera, ground.wall_color)
+        thing = SeenThing(track.subject, color, size, motion, motion and direction(motion), x, y)
+        seen.append((thing, blobs, track))
+    seen.sort(key=lambda s: s[0].x)
+    told, patches, tracks = zip(*seen, strict=True) if seen else ((), (), ())
+    shown = Seen(told, ground.scene, camera, ground.wall_color)
+    return Reading(shown, ground, video, look, seconds, patches, tracks)
 
 
 def glance(video_THWC: np.ndarray, things: int) -> tuple[str, tuple[str, ...]]:

@@ -52,14 +52,27 @@ def label_table(ground: Ground | None) -> np.ndarray:
 
     A wall's own colour is never a body in front of it. Without a ground everything near the palette is a body.
     """
+    body, rest = _densities(ground)
+    label = np.where(body.max(0) > rest, body.argmax(0), BACKGROUND).astype(np.uint8)
+    return label[_bin_of_code()]
+
+
+@lru_cache(maxsize=32)
+def known_table(ground: Ground) -> np.ndarray:
+    """bool [64 ** 3]: for every code whether something explains it, the scene or a body."""
+    body, rest = _densities(ground)
+    return (np.maximum(body.max(0), rest) > _FLOOR)[_bin_of_code()]
+
+
+def _densities(ground: Ground | None) -> tuple[np.ndarray, np.ndarray]:
+    """Of all bodies [colours, bins] and of what is no body [bins], not below _FLOOR."""
     body = np.stack([_SHARE * _body_density(name) for name in COLOR_NAMES])
-    rest = np.float32(_FLOOR)
+    rest = np.full(body.shape[1], _FLOOR, dtype=np.float32)
     if ground:
         rest = np.maximum(rest, _density(samples(ground).reshape(-1, 3) / 255.0))
         if ground.wall_color:
             body[COLOR_NAMES.index(ground.wall_color)] = 0
-    label = np.where(body.max(0) > rest, body.argmax(0), BACKGROUND).astype(np.uint8)
-    return label[_bin_of_code()]
+    return body, rest
 
 
 @lru_cache(maxsize=1)

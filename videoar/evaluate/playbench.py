@@ -1,8 +1,10 @@
-"""PlayBench in small: held-out prompts, generated and read back, beside the detector's ceiling and a control.
+"""PlayBench: held-out prompts, generated and read back, beside the detector's ceiling and controls.
 
 Rows: `model`; `real`, renders of the same worlds (the detector's ceiling); `codec`, those renders through the codec
 (the ceiling of any generator); `shuffled`, the model's clips against each other's prompts (what chance reaches).
 Controls, if they are asked for: `frozen`, the renders' first picture held, and `noise`.
+Quality is the mean of the dimensions of `quality.py`, Semantic that of the attributes of the prompt, and Total is
+(4 Quality + Semantic) / 5, the weights of VBench. A dimension counts if it `tells` renders from a control.
 The codec is measured in decibels, too: peak signal-to-noise ratio of those renders through it, clip by clip.
 """
 
@@ -12,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,25 @@ from ..decoder import StreamDecoder
 from ..generate import ClipFinished, Request, generate
 from ..playworld import Attributes, World, attributes, caption, render, sample_world
 from ..request import resolve
-from .detect import detect
-from .score import DIMENSIONS, score
+from .detect import Reading, read
+from .quality import QUALITY, qualities
+from .score import DIMENSIONS, SEMANTIC, score
 from .seams import borders, seam_ratio
 
 ROWS = ("real", "codec", "frozen", "noise", "model", "shuffled")
+SUMS = ("quality", "semantic", "total")
+NOT_VBENCH = "not comparable with published VBench scores"
+CEILING, GAP = 0.97, 0.2
+# What each dimension has to tell renders from; "shuffled" are renders against other prompts. Against a clip that stands
+# still there is dynamic degree alone: it is perfectly consistent, smooth and free of flicker.
+CONTROLS = {**dict.fromkeys(QUALITY, "noise"), "dynamic_degree": "frozen", **dict.fromkeys(DIMENSIONS, "shuffled")}
+LEFT_OUT = {
+    "spatial relationship": "captions do not say where one thing is beside the other",
+    "aesthetic quality": "needs a learned judge",
+    "appearance style, temporal style": "Playworld has one style; the camera's motion has a dimension of its own",
+}
+
+Scores = dict[str, bool | float | None]
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ def evaluate(
     """Yields one result per case: {"index", "prompt", "model", "shuffled": scores, "video"}, and for the first film of
     each prompt, unless references is false, also {"real", "codec": scores, "codec_psnr_db"}, with controls {"frozen",
     "noise": scores} as well. A plan that cuts pictures also gives {"seams": {"model", "real"}} of that film.
+    Scores are those of DIMENSIONS, true or false, and of QUALITY, 0..1; None where there was nothing to judge.
 
     request: the prompt and the seed in it are replaced by each case's. progress: a JSON-lines file in which finished
     cases are kept; those of the same weights, settings and prompts found there are yielded without being made again,
@@ -88,6 +105,8 @@ def evaluate(
         "prompts": hashlib.sha256("\n".join(case.prompt for case in cases).encode()).hexdigest()[:16],
         "references": references,
         "controls": controls,
+        # Clips that an earlier version read lack some; sums would be of other clips than their parts.
+        "dimensions": [*DIMENSIONS, *QUALITY],
     }
     done = read_progress(progress, key)
     fps, plan = model.info.fps, resolve(model, request).plan
@@ -98,8 +117,7 @@ def evaluate(
             continue
         video = make(model, case, request)
         result: dict[str, Any] = {"index": case.index, "prompt": case.prompt}
-        result["model"] = _read(video, case.wanted, fps)
-        result["shuffled"] = _read(video, case.other, fps)
+        result["model"], result["shuffled"] = _judge(video, fps, case.wanted, case.other)
         if case.film == 0 and (references or any(borders(plan, token))):
             real = render_of(model, case)
             seams = {"model": seam_ratio(video, plan, token), "real": seam_ratio(real.numpy(), plan, token)}
@@ -107,14 +125,14 @@ def evaluate(
                 result["seams"] = seams
         if case.film == 0 and references:
             decoded = through_codec(model, real)
-            result["real"] = _read(real.numpy(), case.wanted, fps)
-            result["codec"] = _read(decoded, case.wanted, fps)
+            (result["real"],) = _judge(real.numpy(), fps, case.wanted)
+            (result["codec"],) = _judge(decoded, fps, case.wanted)
             result["codec_psnr_db"] = round(psnr(real.numpy(), decoded), 3)
             if controls:
                 held = np.repeat(real.numpy()[:1], len(real), axis=0)
                 noise = np.random.default_rng(case.index).integers(0, 256, video.shape, np.uint8)
-                result["frozen"] = _read(held, case.wanted, fps)
-                result["noise"] = _read(noise, case.wanted, fps)
+                (result["frozen"],) = _judge(held, fps, case.wanted)
+                (result["noise"],) = _judge(noise, fps, case.wanted)
         append_progress(progress, key, result)
         yield result | {"video": video}
 
@@ -161,29 +179,57 @@ def through_codec(model: Model, video_THWC: torch.Tensor) -> np.ndarray:
     return decoder.push(latents)[0].numpy()
 
 
-def summarise(results: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """For each row and dimension the share that is right, its 95% bootstrap interval and the number of clips.
+def tells(real: float, control: float) -> bool:
+    """Whether a dimension counts that renders and its control have these means of."""
+    return real >= CEILING and real - control >= GAP
 
-    The interval is one over prompts: films of the same prompt are not independent. Rows without results are left out.
+
+def summarise(results: list[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
+    """For each row and dimension the share that is right (of QUALITY: the mean), its 95% bootstrap interval and the
+    number of clips; and SUMS of rows in which all of their dimensions were measured.
+
+    Intervals are over prompts: films of the same prompt are not independent. Those of the sums come from the same
+    resamples, since a prompt that is hard in one dimension may be so in others. Rows without results are left out.
     """
     generator = np.random.default_rng(seed)
+    names = (*DIMENSIONS, *QUALITY)
     table: dict[str, Any] = {}
     for row in ROWS:
-        if not any(row in result for result in results):
+        prompts: dict[str, list[Scores]] = {}
+        for result in results:
+            if row in result:
+                prompts.setdefault(result["prompt"], []).append(result[row])
+        if not prompts:
             continue
+        clips = {name: sum(s.get(name) is not None for p in prompts.values() for s in p) for name in names}
+        clips |= dict.fromkeys(SUMS, sum(map(len, prompts.values())))
+        each = {name: np.array([_mean(clip.get(name) for clip in p) for p in prompts.values()]) for name in names}
+        count = len(prompts)
+        draws = generator.multinomial(count, np.full(count, 1 / count), 1000)
+        middle, spread = _with_sums(each, np.ones((1, count))), _with_sums(each, draws)
         table[row] = {}
-        for name in DIMENSIONS:
-            by_prompt: dict[str, list[bool]] = {}
-            for result in results:
-                if result.get(row, {}).get(name) is not None:
-                    by_prompt.setdefault(result["prompt"], []).append(result[row][name])
-            if by_prompt:
-                shares = np.array([np.mean(values) for values in by_prompt.values()])
-                low, high = _bootstrap(shares, generator)
-                figures = {"share": shares.mean(), "low": low, "high": high}
-                clips = sum(map(len, by_prompt.values()))
-                table[row][name] = {k: round(float(v), 3) for k, v in figures.items()} | {"clips": clips}
+        for name, (share,) in middle.items():
+            if not np.isnan(share):
+                low, high = np.nanquantile(spread[name], (0.025, 0.975))
+                figures = {"share": share, "low": low, "high": high}
+                table[row][name] = {k: round(float(v), 3) for k, v in figures.items()} | {"clips": clips[name]}
     return table
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else np.nan
+
+
+def _with_sums(each: dict[str, np.ndarray], draws_KP: np.ndarray) -> dict[str, np.ndarray]:
+    """Means [K] of every dimension, and the sums of them, when prompt P is drawn so many times; nan where none said."""
+    means = {}
+    with np.errstate(invalid="ignore"):
+        for name, values in each.items():
+            known = ~np.isnan(values)
+            means[name] = draws_KP @ np.where(known, values, 0) / (draws_KP @ known)
+    quality, semantic = (np.mean([means[name] for name in names], axis=0) for names in (QUALITY, SEMANTIC))
+    return means | dict(zip(SUMS, (quality, semantic, (4 * quality + semantic) / 5), strict=True))
 
 
 def seams_of(results: list[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]] | None:
@@ -211,8 +257,15 @@ def append_progress(path: Path | None, key: dict[str, Any], result: dict[str, An
             file.write(json.dumps({"key": key, **result}) + "\n")
 
 
-def _read(video: np.ndarray, wanted: Attributes, fps: float) -> dict[str, bool | None]:
-    return score(detect(video, things=len(wanted.things), fps=fps), wanted)
+def _judge(video: np.ndarray, fps: float, *wanted: Attributes) -> list[Scores]:
+    """The scores of a clip against each of these; it is read once for each number of things."""
+    readings = {count: read(video, count, fps) for count in {len(w.things) for w in wanted}}
+    return [judge(readings[len(w.things)], w) for w in wanted]
+
+
+def judge(reading: Reading, wanted: Attributes) -> Scores:
+    """All scores of a clip that was read for as many things as are wanted."""
+    return {**score(reading.seen, wanted), **qualities(reading, wanted)}
 
 
 def read_progress(path: Path | None, key: dict[str, Any]) -> dict[int, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,10 @@ from ..playworld import Attributes, ThingAttributes, parse_caption
 from .detect import Seen, SeenThing, detect
 from .motion import direction
 
-DIMENSIONS = ("scene", "color", "subject", "motion", "direction", "size", "camera", "all")
+DIMENSIONS = ("scene", "color", "subject", "multiple_objects", "motion", "direction", "size", "camera", "all")
+# PlayBench's semantic dimensions: VBench's that captions of Playworld speak of, "human action" being the verb and "all"
+# its overall consistency. A direction is part of the verb, and VBench has no sizes: these two are only shown.
+SEMANTIC = ("scene", "color", "subject", "multiple_objects", "motion", "camera", "all")
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,16 @@ def score(seen: Seen, wanted: Attributes) -> dict[str, bool | None]:
     """Right or wrong for each of DIMENSIONS; None where the prompt does not say.
 
     With two things an attribute is right when it is right for both, each compared to the thing that it resembles most.
-    motion: the verb. direction: left, right, up or down, of prompts in which something travels. all: scene, color,
-    subject and motion at once.
+    multiple_objects: both subjects are there, in whatever colour, of prompts with two. motion: the verb. direction:
+    left, right, up or down, of prompts in which something travels. all: scene, color, subject and motion at once.
     """
     pairs = match(seen.things, wanted.things)
     result: dict[str, bool | None] = {"scene": _same(seen.scene, wanted.scene)}
     for name in ("color", "subject", "motion", "size"):
         result[name] = _every(_same(getattr(s, name, None), getattr(w, name)) for s, w in pairs)
+    subjects = Counter(w.subject for w in wanted.things)
+    several = len(wanted.things) > 1 and None not in subjects
+    result["multiple_objects"] = subjects <= Counter(s.subject for s in seen.things) if several else None
     result["direction"] = _every(
         None
         if w.motion is None or direction(w.motion) == "none"
