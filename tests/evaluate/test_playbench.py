@@ -312,6 +312,7 @@ def test_quick_is_one_film_of_each_prompt_and_the_best_plan(quick, tmp_path, mon
     assert "| PlayBench | Quality | Semantic | Total | subject consistency |" in said
     assert "not comparable with published VBench scores" in said
     assert result["note"] in said
+    assert "A dash: " in said  # neither prompt has two subjects
     assert result["motion"] == result["rows"]["model"]["motion"]["share"]
 
 

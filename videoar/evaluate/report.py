@@ -75,6 +75,8 @@ def tables(rows: Table) -> str:
     """Two Markdown tables: PlayBench's sums with the dimensions of Quality, and the shares that are right."""
     sums, attributes = _BLOCKS
     about = f"PlayBench: Total = (4 Quality + Semantic) / 5; {NOT_VBENCH}."
+    if any(name not in figures for figures in rows.values() for name in SUMS):
+        about += " A dash: no prompt measured one of its dimensions; more prompts (--clips) do."
     return f"{_table('PlayBench', rows, sums, 1)}\n\n{about}\n\n{_table('percent right', rows, attributes, 0)}"
 
 
