@@ -33,6 +33,7 @@ class Job:
         self.outcome: dict[str, Any] = {}
         self.films: dict[int, tuple[bytes, dict[str, Any]]] = {}  # pane -> the MP4 and its settings
         self.long_film: tuple[Path, dict[str, Any]] | None = None  # one that is too long for memory, and its settings
+        self.source: str | None = None  # the file that the film goes on from
         self.seen: tuple[int | None, float] = None, self.began  # the last picture that was looked at, and since when
         self.direct: Callable[[str], None] | None = None  # what gives the film another prompt, while it is made
         self._folder: tempfile.TemporaryDirectory[str] | None = None

@@ -115,6 +115,7 @@ def build_app(runs: Runs, models: Sequence[str] = ()) -> gr.Blocks:
             runs.compare, [prompt, contenders, seed, randomise], [player, seed, films], api_name="compare", **start
         )
         rows, form = [finished, all_finished], [prompt, seed, randomise, tabs, plan, steps, contenders, more]
+        form += [given, folded]
         replaying = opened.upload(
             runs.open_file,
             opened,

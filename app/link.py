@@ -1,6 +1,7 @@
 """Reads the settings that a link carries: `?prompt=...&seed=7&units=cube:2x2x2+steps:8&units=frame:1+window:4`.
 
-A link to one film may also have `seconds`, `endless`, `storyboard`, `sink` and `films`, which the page reads itself.
+A link to one film may also have `seconds`, `endless`, `storyboard`, `sink` and `films`, which the page reads itself,
+and `continued_from`, the name of a file that has to be chosen again.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ def read_link(
     """What a link's parameters come to: prompt, seed (None: a new one) and contenders; None for a link without any.
 
     units: a plan for each film, with its numbers behind it. more: what else there is to one film, by its names in
-    `app.limits.MORE`. Raises ValueError with a sentence for what cannot be made.
+    `app.limits.MORE`, and `continued_from`. Raises ValueError with a sentence for what cannot be made.
     """
-    if prompt is None and seed is None and not units:
+    more = dict(more or {})
+    source = more.pop("continued_from", "")
+    if prompt is None and seed is None and not units and not more:
         return None
     contenders = [_contender(text) for text in units]
     kept = None
@@ -34,7 +37,8 @@ def read_link(
     asked = read_requests(said, contenders or [{"plan": "cube"}], kept, False)
     if more:
         read_film(said, "cube", None, kept, False, {name: _value(name, text) for name, text in more.items()})
-    return {"prompt": None if prompt is None else asked[0].prompt, "seed": kept, "contenders": contenders}
+    link = {"prompt": None if prompt is None else asked[0].prompt, "seed": kept, "contenders": contenders}
+    return link | ({"continued_from": source} if source else {})
 
 
 def _value(name: str, text: str) -> Any:

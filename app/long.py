@@ -43,7 +43,7 @@ class LongFilm:
         if source is not None:
             for picture in read_pictures(source, pane["width"], pane["height"], self.fps):
                 self._writer.write(picture)
-            self.settings |= {"continued_from": Path(source).name[:80], "given_frames": self._writer.frames}
+            self.settings["given_frames"] = self._writer.frames
         self._given = self._writer.frames
         self._units = 0
         self._switches: list[list[Any]] = []

@@ -38,7 +38,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
 def form_of(films: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the page's form has to say to make these films again. films: settings as `ClipStarted.settings` gives them.
 
-    Raises ValueError for what cannot be made here.
+    Also what the form has no field for, as far as a film is made with it: `size`, `negative_prompt`, `cut_from` (its
+    seconds, if they are too many here) and `continued_from` (the name of a file). Raises ValueError for what cannot be
+    made here.
     """
     if not films:
         raise ValueError(_NO_SETTINGS)
@@ -47,26 +49,54 @@ def form_of(films: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     prompt, seed = films[0].get("prompt"), films[0].get("seed")
     contenders = [_contender(film) for film in films]
     asked = read_requests(prompt, contenders, seed, False)
+    form: dict[str, Any] = {"prompt": asked[0].prompt, "seed": seed, "contenders": contenders} | _unsaid(films[0])
     more = _more(films[0])
     if len({film.get("seed") for film in films}) > 1 and all(each == contenders[0] for each in contenders):
-        more["films"], contenders = len(films), contenders[:1]  # one film, made with several seeds
-    alone = len(contenders) == 1
-    if alone:
+        more["films"], form["contenders"] = len(films), contenders[:1]  # one film, made with several seeds
+        more.pop("seconds", None)  # such are clips
+    if len(form["contenders"]) == 1:
         read_film(prompt, contenders[0]["plan"], None, seed, False, more)
-    return {"prompt": asked[0].prompt, "seed": seed, "contenders": contenders} | ({"more": more} if alone else {})
+        form["more"] = more
+    return form
 
 
 def _more(film: Mapping[str, Any]) -> dict[str, Any]:
     """What a film has beside prompt, seed and plan, as `app.limits.MORE` names it."""
-    more = {name: film[name] for name in ("window", "sink") if film.get(name) is not None}
-    frames, fps, story = film.get("frames"), film.get("fps"), film.get("storyboard")
+    names = {"window": "window", "sink": "sink", "guidance": "guidance_scale"}
+    # The number of films is always said, so that the form is told apart from the empty one that Gradio begins with.
+    more: dict[str, Any] = {"films": 1} | {name: film[key] for name, key in names.items() if film.get(key) is not None}
+    seconds, story = _seconds(film), film.get("storyboard")
     if film.get("endless") is True:
         more["endless"] = True
-    elif isinstance(frames, int) and isinstance(fps, int | float) and fps > 0:
-        more["seconds"] = min(frames / fps, MOST_SECONDS)
-    if isinstance(story, list) and all(isinstance(scene, list) and len(scene) == 2 for scene in story):
-        more["storyboard"] = "\n".join(f"{time} {prompt}" for time, prompt in story)
+    elif seconds is not None:
+        more["seconds"] = min(seconds, MOST_SECONDS)
+    if isinstance(story, list) and all(map(_is_scene, story)):
+        # Six decimals, as many as a storyboard may have: a frame of 12 a second has no end of them.
+        more["storyboard"] = "\n".join(f"{time:.6f}".rstrip("0").rstrip(".") + f" {prompt}" for time, prompt in story)
     return more
+
+
+def _unsaid(film: Mapping[str, Any]) -> dict[str, Any]:
+    """What a film has that the form has no field for, as `form_of` names it."""
+    size, seconds, source = (film.get("width"), film.get("height")), _seconds(film), film.get("continued_from")
+    unsaid: dict[str, Any] = {"size": size} if all(isinstance(side, int) for side in size) else {}
+    if film.get("negative_prompt"):
+        unsaid["negative_prompt"] = True
+    if seconds is not None and seconds > MOST_SECONDS and film.get("endless") is not True:
+        unsaid["cut_from"] = seconds
+    return unsaid | ({"continued_from": source} if source and isinstance(source, str) else {})
+
+
+def _seconds(film: Mapping[str, Any]) -> float | None:
+    """How long a film was asked to be: one that goes on from another has its first picture from there."""
+    frames, fps = film.get("frames"), film.get("fps")
+    if not isinstance(frames, int) or not isinstance(fps, int | float) or not fps > 0:
+        return None
+    return (frames + bool(film.get("continued_from"))) / fps
+
+
+def _is_scene(scene: Any) -> bool:
+    return isinstance(scene, list) and len(scene) == 2 and isinstance(scene[0], int | float)
 
 
 def _contender(film: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,9 +22,9 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 from app.device import Device, Running
 from app.figures import Figures, read_back
 from app.films import film_files, first_settings, keep_stopped
-from app.form import FORM_AS_IT_IS, Form, filled
+from app.form import FORM_AS_IT_IS, Form, filled, missing, most_steps
 from app.hub import Hub, Job
-from app.limits import CONCURRENT_FILMS, MORE, MOST_STEPS, Wanted, read_film, read_requests
+from app.limits import CONCURRENT_FILMS, MORE, Wanted, read_film, read_requests
 from app.link import read_link
 from app.long import LongFilm, Pace, is_long
 from app.opened import form_of, read_file
@@ -118,7 +119,8 @@ class Runs:
             return {"model": None}
         info = model.info
         window = info.window or model.grid(info).T
-        own = {"frames": info.frames, "fps": info.fps, "steps": info.steps, "window": window, "sink": info.sink}
+        own = {name: getattr(info, name) for name in ("frames", "fps", "steps", "sink")}
+        own |= {"window": window, "guidance": info.guidance_scale}
         seconds, rates = zip(*self._made, strict=True) if self._made else ((), ())
         times = {"typical": median(seconds), "rate": median(rates)} if self._made else {"typical": 0.0, "rate": None}
         load = {"waiting": self.waiting(), "making": self._hub.busy(), "slots": CONCURRENT_FILMS}
@@ -143,6 +145,7 @@ class Runs:
     def _make(self, wanted: Wanted, request: gr.Request) -> Iterator[tuple[Any, Any, Any, Any]]:
         """A run from the click to the files: player, seed, paths of the films, settings of the first one."""
         job = self._hub.new(_owner(request))
+        job.source = wanted.source
         # ZeroGPU reads the visitor's identity from the context of the request.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._work, job, wanted), name="film", daemon=True).start()
@@ -173,7 +176,7 @@ class Runs:
             yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *form
             return
         with suppress(ValueError):  # a run that could not be made here is shown all the same
-            form = self._filled(form_of([pane["settings"] for pane in recording.messages[0][0]["panes"]]))
+            form = self._filled(form_of(_settings_of(recording)))
         job = self._hub.new(_owner(request))
         threading.Thread(target=self._play, args=(job, recording), name="replay", daemon=True).start()
         for player, _, films, _ in self._watch(job, None):
@@ -189,10 +192,12 @@ class Runs:
         said = event._data if isinstance(event._data, dict) else {}
         asked = [film for film in _list(said.get("films")) if isinstance(film, dict)]
         form = FORM_AS_IT_IS
-        with suppress(ValueError):  # a run that could not be made here is shown all the same
-            form = self._filled(form_of(asked))
         job = self._hub.get(str(said.get("job")))
-        if job is None or job.owner != request.session_hash or not (job.films or job.long_film):
+        job = job if job and job.owner == request.session_hash else None
+        source = job.source if job and job.source and Path(job.source).is_file() else None
+        with suppress(ValueError):  # a run that could not be made here is shown all the same
+            form = self._filled(form_of(asked), source)
+        if job is None or not (job.films or job.long_film):
             yield None, None, None, gr.Row(visible=False), gr.Row(visible=False), *form
             return
         alone = len(asked) < 2
@@ -259,10 +264,16 @@ class Runs:
                 steps = int(link["contenders"][0].get("steps") or steps)
         if others := self._device.names[1:]:
             text += f" · to compare with it: {', '.join(others)}"
-        return html.escape(text), gr.Slider(value=steps, maximum=min(MOST_STEPS, max(8, 2 * info.steps, steps)))
+        return html.escape(text), gr.Slider(value=steps, maximum=most_steps(info, steps))
 
-    def _filled(self, asked: dict[str, Any]) -> Form:
-        return filled(asked, self._device.names)
+    def _filled(self, asked: dict[str, Any], source: str | None = None) -> Form:
+        """The form with these settings; says what it cannot hold. source: what the film goes on from."""
+        info = None
+        with suppress(Exception):  # of a model that is not there `greet` speaks
+            info = self._device.model(0).info
+        if said := missing(asked, self._device.names, info, source):
+            gr.Info(html.escape(said), title="Settings", duration=10)
+        return filled(asked, self._device.names, info, source)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
@@ -288,6 +299,8 @@ class Runs:
             for pane, contender in enumerate(outcome["summary"]["contenders"]):
                 finished = pane in job.films and contender["status"] == "done" and not job.done
                 contender["reads"] = read_back(job.films[pane][0], wanted.requests[pane].prompt) if finished else []
+                if job.long_film:  # which knows what prompts it was given on the way
+                    contender["settings"] = job.long_film[1]
             self._note(outcome)
             job.put({"kind": "over", **outcome})
             job.close(outcome)
@@ -311,6 +324,8 @@ class Runs:
         pace: Pace | None = None
         try:
             for head, body in running:
+                if head["kind"] == "clip" and wanted.source:
+                    head["panes"][0]["settings"]["continued_from"] = Path(wanted.source).name[:80]
                 figures.add(head)
                 if head["kind"] == "film":
                     job.films[head["pane"]] = body, head["settings"]
@@ -368,6 +383,15 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _settings_of(recording: Recording) -> list[Any]:
+    """Those of a saved run's films, as they were known in the end, or at its beginning."""
+    films = _list(recording.messages[-1][0]["summary"].get("contenders"))
+    settings = [film.get("settings") for film in films if isinstance(film, dict)]
+    if settings and all(isinstance(each, dict) for each in settings):
+        return settings
+    return [pane["settings"] for pane in recording.messages[0][0]["panes"]]
+
+
 def _reads(contender: Any) -> list[dict[str, Any]]:
     """What was read from a recorded clip, as far as it can be shown."""
     rows = _list(contender.get("reads")) if isinstance(contender, dict) else []
@@ -387,7 +411,7 @@ def show_rows(one: bool) -> tuple[gr.Row, gr.Row]:
 def _link(request: gr.Request) -> dict[str, Any] | None:
     """The settings in the page's address."""
     said = request.query_params
-    more = {name: said[name] for name in MORE if name in said}
+    more = {name: said[name] for name in (*MORE, "continued_from") if name in said}
     return read_link(said.get("prompt"), said.get("seed"), said.getlist("units"), more)
 
 

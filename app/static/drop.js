@@ -1,3 +1,7 @@
+// Gradio gives the field for a file a name other than what is written in it, and a new one whenever it is emptied.
+const nameField = () => document.querySelector("#va-start button[aria-label='Click to upload or drop files']")?.removeAttribute("aria-label");
+new MutationObserver(nameField).observe(document.getElementById("va-controls"), { childList: true, subtree: true });
+
 // A file that is dropped anywhere on the page is opened, as if it had been chosen with the button. Scope of player.js.
 
 const brings = (event) => !event.defaultPrevented && [...(event.dataTransfer?.types ?? [])].includes("Files");

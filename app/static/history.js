@@ -47,6 +47,6 @@ function drawHistory() {
 function recall(run) {
   if (!film.over) return say("Wait for the films that are being made, or stop them.");
   if (run.messages) watchRun(run.job, (onMessage) => replayRun(run.messages, onMessage, false));
-  else say("How this film was made is no longer kept. Its settings are in the form.");
+  else say("Only short films are kept here to be played again. The settings are in the form.");
   trigger("select", { job: run.job, films: run.clips.map((clip) => clip.settings) });
 }

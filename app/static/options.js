@@ -1,4 +1,4 @@
-// What else a film has: its length, and, folded away, storyboard, context and several films. The value holds only what
+// What else a film has: its length, and, folded away, storyboard, context, guidance and several films. The value holds only what
 // was chosen. Also says how long one will wait. Runs inside Gradio's HTML component, with `element`, `props`, `watch`.
 
 const POLL_MS = 5000;
@@ -6,18 +6,20 @@ const get = (selector) => element.querySelector(selector);
 const group = "va-length-" + Math.random().toString(36).slice(2);
 const lengths = [...element.querySelectorAll(".va-lengths [type=radio]")];
 const seconds = get(".va-seconds"), story = get("textarea"), context = get("[type=range]"), sink = get(".va-sink");
-const count = get("select"), wait = get(".va-wait");
-let touched = false, state = null, last = "{}"; // as JSON, what was chosen here
+const guidance = get("#va-guidance"), count = get("select"), wait = get(".va-wait");
+let state = null, last = "{}"; // as JSON, what was chosen here
+let asked = null; // the context that a link or a file asks for, until the model says what its own is
 
 function gather() {
-  touched = true;
   const length = lengths.find((input) => input.checked).value;
   const chosen = {};
   if (length === "seconds") chosen.seconds = seconds.value === "" ? 0 : Number(seconds.value);
   if (length === "endless") chosen.endless = true;
   if (story.value.trim()) chosen.storyboard = story.value;
-  if (state?.model && Number(context.value) !== state.model.window) chosen.window = Number(context.value);
+  const frames = state?.model ? Number(context.value) : asked;
+  if (frames && frames !== state?.model?.window) chosen.window = frames;
   if (sink.value !== "") chosen.sink = Number(sink.value);
+  if (guidance.value !== "") chosen.guidance = Number(guidance.value);
   if (count.value !== "1") chosen.films = Number(count.value);
   last = JSON.stringify(chosen);
   props.value = chosen;
@@ -36,15 +38,34 @@ function choose(length) {
 }
 
 // What a link or a file asks for: an object as `props.value`. Numbers may be text.
-function apply(asked) {
-  const clip = state?.model && Math.round(asked.seconds * state.model.fps) === state.model.frames;
-  choose(asked.endless ? "endless" : asked.seconds && !clip ? "seconds" : "clip");
-  if (asked.seconds) seconds.value = asked.seconds;
-  story.value = asked.storyboard ?? "";
-  if (asked.window && state?.model) context.value = asked.window;
-  sink.value = asked.sink ?? "";
-  count.value = asked.films ?? 1;
-  get("details").open = Boolean(asked.storyboard || asked.window || asked.sink || asked.films > 1);
+function apply(said) {
+  choose(said.endless ? "endless" : said.seconds ? "seconds" : "clip");
+  if (said.seconds) seconds.value = Math.floor(100 * said.seconds) / 100; // rounded up it might be a few frames more
+  story.value = said.storyboard ?? "";
+  asked = Number(said.window) || null;
+  sink.value = said.sink ?? "";
+  guidance.value = said.guidance ?? "";
+  count.value = said.films ?? 1;
+  compareToModel();
+  get("details").open = ["storyboard", "window", "sink", "guidance", "films"].some((name) => name in props.value);
+}
+
+// Once the model is known, what is its own need not be asked for; a context may be beyond what the knob has.
+function compareToModel() {
+  const { model } = state ?? {};
+  if (model) {
+    const frames = asked ?? model.window;
+    Object.assign(context, { min: Math.min(2, frames), max: Math.max(model.window, frames), value: frames, disabled: false });
+    asked = null;
+    if (Math.round(seconds.value * model.fps) === model.frames && lengths[1].checked) {
+      choose("clip");
+      seconds.value = seconds.defaultValue;
+    }
+    if (sink.value === String(model.sink)) sink.value = "";
+    if (guidance.value === String(model.guidance)) guidance.value = "";
+    sink.placeholder = model.sink;
+    guidance.placeholder = model.guidance;
+  }
   gather();
 }
 
@@ -57,7 +78,7 @@ seconds.oninput = () => {
   choose("seconds");
   gather();
 };
-for (const input of [story, context, sink, count]) input.oninput = gather;
+for (const input of [story, context, sink, guidance, count]) input.oninput = gather;
 get("[type=file]").onchange = async ({ target }) => {
   if (target.files.length) story.value = await target.files[0].text();
   target.value = ""; // so that the same file can be loaded again
@@ -87,12 +108,7 @@ async function look() {
   try {
     const before = state?.model;
     state = await (await fetch(new URL("gradio_api/state", document.baseURI))).json();
-    if (!before && state.model) {
-      context.max = context.value = state.model.window;
-      context.disabled = false;
-      sink.placeholder = state.model.sink;
-      if (linked.window) apply(linked);
-    }
+    if (!before && state.model) compareToModel();
     show();
   } catch {
     // The next look may find the server again.
@@ -102,20 +118,19 @@ async function look() {
 // ---- links
 
 const said = new URLSearchParams(location.search);
-const names = ["seconds", "endless", "storyboard", "sink", "films"];
+const names = ["seconds", "storyboard", "sink", "films"];
 const linked = Object.fromEntries(names.filter((name) => said.has(name)).map((name) => [name, said.get(name)]));
-const own = said.getAll("units").length === 1 && / window:(\d+)/.exec(said.get("units"));
-if (own) linked.window = Number(own[1]);
-
-// Takes what a link says for the empty value, which Gradio may set again while it builds the page.
-function settle() {
-  if (!touched && Object.keys(linked).length) apply(linked);
+if (said.get("endless") === "1") linked.endless = true;
+for (const name of said.getAll("units").length === 1 ? ["window", "guidance"] : []) {
+  const own = new RegExp(` ${name}:([\\d.]+)`).exec(said.get("units"));
+  if (own) linked[name] = own[1];
 }
-settle();
+if (Object.keys(linked).length) apply(linked);
 watch("value", () => {
-  const asked = props.value ?? {};
-  if (Object.keys(asked).length === 0) settle();
-  else if (JSON.stringify(asked) !== last) apply(asked); // from a file or an earlier run
+  const value = props.value ?? {};
+  // An empty one is that of the beginning, which Gradio may set again while it builds the page.
+  if (Object.keys(value).length === 0) last !== "{}" && (props.value = JSON.parse(last));
+  else if (JSON.stringify(value) !== last) apply(value); // from a file or an earlier run
 });
 document.addEventListener("videoar:alone", () => {
   count.value = 1;

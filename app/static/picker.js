@@ -4,6 +4,8 @@
 const list = element.querySelector(".va-choices");
 const group = "va-plan-" + Math.random().toString(36).slice(2);
 
+const tell = (plan) => document.dispatchEvent(new CustomEvent("videoar:plan", { detail: plan }));
+
 function choiceOf(plan) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: group, value: plan.value });
@@ -16,9 +18,9 @@ function choiceOf(plan) {
   label.append(input, picture, words);
   input.onchange = () => {
     props.value = plan.value;
-    document.dispatchEvent(new CustomEvent("videoar:plan", { detail: plan }));
+    tell(plan);
   };
-  return { label, input };
+  return { label, input, plan };
 }
 
 const choices = props.plans.map(choiceOf);
@@ -37,7 +39,9 @@ async function offer(value) {
 
 function reflect() {
   for (const { input } of choices) input.checked = input.value === props.value;
-  if (!choices.some(({ input }) => input.checked)) offer(props.value);
+  const chosen = choices.find(({ input }) => input.checked);
+  if (chosen) tell(chosen.plan); // from a link or a file
+  else offer(props.value);
 }
 reflect();
 watch("value", reflect);

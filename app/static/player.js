@@ -127,6 +127,8 @@ function conclude({ status: how, message, summary }) {
     film.panes.forEach((pane, i) => summary.contenders[i]?.status === "done" && pane.offer(`${units}film-${i + 1}.mp4`, takeSeed));
   }
   if (summary.contenders.length) {
+    // The server's are complete: they say, for one, what prompts a film was given on the way.
+    film.clips.forEach((clip, i) => (clip.settings = summary.contenders[i].settings));
     fillVerdict(find("verdict table"), summary);
     find("link").href = linkTo(settingsShown());
     const names = { save: "run.videoar", "save-mp4": "film.mp4", "save-gif": "film.gif" };
@@ -196,6 +198,14 @@ function endReplay() {
   say("Stopped.");
 }
 
+// Of a replay in the page the server, whose button this is, knows nothing.
+const stops = (event) => {
+  if (!film.replayed || film.over || !event.target.closest?.("#va-stop, #va-stop-all")) return;
+  event.stopPropagation();
+  endReplay();
+};
+document.addEventListener("click", stops, true);
+
 // On stage a failure is followed by the last good run, for all to see that it is one.
 function fail(message) {
   const good = podium.on && archive.lastGood(), { showing } = film;
@@ -253,7 +263,7 @@ function show() {
   if (Number(scrub.value) !== clock.frame) scrub.value = clock.frame;
   const at = minutes(clock.frame / film.fps);
   const text = film.long
-    ? `${at} / ${isEndless() ? "endless" : minutes(film.frames / film.fps)}`
+    ? `${at} / ${!isEndless() ? minutes(film.frames / film.fps) : film.over ? minutes(lastFrame() / film.fps) : "endless"}`
     : `${clock.frame + 1} / ${film.frames}`;
   if (time.textContent !== text) {
     time.textContent = text;

@@ -70,7 +70,7 @@ const PODIUM_KEYS = {
   n: () => choose(podium.chosen + 1),
   Enter: start,
   e: writeOwn,
-  s: () => (film.replayed && !film.over ? endReplay() : press(film.mode === "compare" ? "va-stop-all" : "va-stop")),
+  s: () => press(film.mode === "compare" ? "va-stop-all" : "va-stop"),
   b: () => document.querySelector(".va-blind-test input").click(),
   0: () => vote(null),
   ...Object.fromEntries([1, 2, 3, 4, 5].map((number) => [number, () => number <= panes.length && vote(number - 1)])),

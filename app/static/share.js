@@ -9,22 +9,21 @@ function settingsShown() {
       ...(props.models.length ? { model } : {}), // last: its name may have spaces
     }));
     const several = isBatch(film.clips);
-    const more = { ...moreOf(first), ...(several ? { films: contenders.length } : {}) };
+    const more = several ? { films: contenders.length } : contenders.length === 1 ? moreOf(first.settings) : {};
     return { prompt: first.prompt, seed: first.seed, contenders: several ? [contenders[0]] : contenders, more };
   }
-  const contenders = film.mode === "compare" ? film.contenders.map((each) => each.contender) : [{ plan: film.choice.value }];
-  const { window, ...more } = film.mode === "compare" ? {} : film.more;
-  if (window) contenders[0].window = window;
+  const { window, guidance, ...more } = film.mode === "compare" ? {} : film.more;
+  const one = { plan: film.choice.value, steps: document.querySelector("#va-steps input[type=number]")?.value, guidance, window };
+  const contenders = film.mode === "compare" ? film.contenders.map((each) => each.contender) : [one];
   return { prompt: promptField().value, seed: null, contenders, more };
 }
 
-// What a film has beside prompt, seed and units, as app/limits.py names it. clip: a pane of the `clip` message
-function moreOf({ settings, units, plan }) {
-  const more = {};
-  if (settings.endless) more.endless = true;
-  else if (units !== undefined && units !== plan.units.length) more.seconds = settings.frames / settings.fps;
-  if (settings.sink) more.sink = settings.sink;
-  if (settings.storyboard) more.storyboard = settings.storyboard.map((scene) => scene.join(" ")).join("\n");
+// What a film has beside prompt, seed and units, as app/limits.py names it, and the file that it goes on from.
+function moreOf({ endless, frames, fps, window, sink, storyboard, continued_from: source }) {
+  const more = endless ? { endless } : { seconds: (frames + (source ? 1 : 0)) / fps }; // its first picture is the file's
+  if (window && sink !== undefined) more.sink = sink;
+  if (storyboard) more.storyboard = storyboard.map(([time, prompt]) => `${Number(time.toFixed(6))} ${prompt}`).join("\n");
+  if (source) more.continued_from = source;
   return more;
 }
 

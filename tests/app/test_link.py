@@ -60,6 +60,7 @@ def test_links_that_cannot_be_followed(prompt, seed, units, says):
 def test_a_link_to_a_long_film():
     more = {"seconds": "12", "storyboard": "4 at night", "sink": "1"}
     assert read_link("a ball", "7", ["cube window:4"], more)["contenders"] == [{"plan": "cube", "window": 4}]
+    assert read_link(None, None, [], {"continued_from": "cat.png"} | more)["continued_from"] == "cat.png"
     for bad, says in (
         ({"seconds": "long"}, "seconds"),
         ({"storyboard": "soon b"}, "line 1"),

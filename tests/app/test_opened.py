@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from app.export import montage
+from app.form import missing
 from app.hub import Hub
 from app.opened import read_file
 from app.runs import Runs
@@ -21,6 +22,7 @@ from .fake import FakeModel, film_of, generate, make_device
 
 FILM = {"prompt": "a red ball", "plan": "cube:4x2x2", "steps": 6, "seed": 11, "guidance_scale": 2.5, "window": 4}
 CONTENDER = {"plan": "cube:4x2x2", "steps": 6, "guidance": 2.5, "window": 4}
+MORE = {"films": 1, "guidance": 2.5, "window": 4}
 
 
 class Visitor:
@@ -43,7 +45,7 @@ def test_a_film_and_the_json_beside_it_say_the_same(tmp_path):
     write_mp4(tmp_path / "clip.mp4", film_of(1)[:5], 8, FILM | {"model": "stripes"})
     read = read_file(tmp_path / "clip.mp4")
     contenders = [CONTENDER | {"model": "stripes"}]
-    assert read == {"prompt": "a red ball", "seed": 11, "contenders": contenders, "more": {"window": 4}}
+    assert read == {"prompt": "a red ball", "seed": 11, "contenders": contenders, "more": MORE}
     assert read_file(write(tmp_path / "clip.json", FILM | {"model": "stripes"})) == read
 
 
@@ -58,13 +60,37 @@ def test_the_film_of_a_comparison_says_its_contenders(run, tmp_path, suffix):
 def test_a_long_film_says_how_long_and_what_happens_when(tmp_path):
     story = {"storyboard": [[4.0, "a fish"]], "sink": 1, "fps": 8}
     read = read_file(write(tmp_path / "a.json", FILM | story | {"frames": 97}))["more"]
-    assert read == {"window": 4, "sink": 1, "seconds": 97 / 8, "storyboard": "4.0 a fish"}
+    assert read == MORE | {"sink": 1, "seconds": 97 / 8, "storyboard": "4 a fish"}
     assert read_file(write(tmp_path / "b.json", FILM | story | {"endless": True, "frames": None}))["more"]["endless"]
 
 
+def test_scenes_of_any_frame_rate_come_back(tmp_path):
+    story = {"storyboard": [[13 / 12, "a fish"], [4000.5, "a ball"]], "fps": 12, "endless": True}
+    assert read_file(write(tmp_path / "a.json", FILM | story))["more"]["storyboard"] == "1.083333 a fish\n4000.5 a ball"
+
+
 def test_one_film_with_several_seeds_is_one_film(tmp_path):
-    read = read_file(write(tmp_path / "a.json", {"comparison": [FILM, FILM | {"seed": 12}]}))
-    assert (read["contenders"], read["more"]) == ([CONTENDER], {"window": 4, "films": 2})
+    films = [FILM | {"frames": 29, "fps": 8, "seed": seed} for seed in (11, 12)]
+    read = read_file(write(tmp_path / "a.json", {"comparison": films}))
+    assert (read["contenders"], read["more"]) == ([CONTENDER], MORE | {"films": 2})
+
+
+@pytest.mark.parametrize(
+    ("film", "says"),
+    [
+        ({}, ""),
+        ({"width": 128, "height": 128, "model": "stripes"}, ""),
+        ({"continued_from": "cat.png", "frames": 28, "fps": 8}, "choose cat.png once more"),
+        ({"frames": 8001, "fps": 8}, "its 1000.12 seconds, of which 600 are possible here"),
+        ({"width": 832, "height": 480}, "the size of 832 × 480 pixels"),
+        ({"negative_prompt": "blur", "model": "wan"}, "the model wan; the negative prompt"),
+    ],
+)
+def test_what_the_form_cannot_hold_is_said(tmp_path, film, says):
+    read = read_file(write(tmp_path / "a.json", FILM | film))
+    assert read["more"].get("seconds", 3.625) <= 600
+    said = missing(read, (), FakeModel.info)
+    assert says in said if says else said == ""
 
 
 @pytest.mark.parametrize("name", ["comparison", "contenders"])
@@ -105,14 +131,14 @@ def test_a_picture_that_was_not_made_here_has_no_settings(tmp_path):
 
 def test_the_page_fills_in_its_form(tmp_path):
     runs = Runs(make_device(), Hub())
-    ((*untouched, prompt, seed, drawn, _, plan, steps, contenders, more),) = runs.open_file(
+    ((*untouched, prompt, seed, drawn, _, plan, steps, contenders, more, given, _),) = runs.open_file(
         write(tmp_path / "a.json", FILM | {"model": "somebody else's"}), Visitor()
     )
     assert untouched == [gr.skip()] * 4
     assert (prompt, seed, drawn, plan, steps.value) == ("a red ball", 11, False, "cube:4x2x2", 6)
-    assert (contenders, more) == (gr.skip(), {"window": 4})
+    assert (contenders, more, given) == (gr.skip(), MORE, None)
     two = {"comparison": [FILM, FILM | {"model": "somebody else's"}]}
-    ((*_, contenders, _),) = runs.open_file(write(tmp_path / "b.json", two), Visitor())
+    ((*_, contenders, _, _, _),) = runs.open_file(write(tmp_path / "b.json", two), Visitor())
     assert contenders == [CONTENDER, CONTENDER]
     with pytest.raises(gr.Error, match="no JSON text"):
         next(runs.open_file(write(tmp_path / "c.json", "{"), Visitor()))
