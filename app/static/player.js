@@ -358,7 +358,7 @@ find("panes").addEventListener("pointermove", (event) => {
 find("zoom").onclick = KEYS.z;
 find("flip").onpointerdown = () => swap(true);
 for (const name of ["pointerup", "pointerleave", "pointercancel"]) find("flip").addEventListener(name, () => swap(false));
-find("flip").onkeydown = (event) => [" ", "Enter"].includes(event.key) && swap(true);
+find("flip").onkeydown = (event) => void ([" ", "Enter"].includes(event.key) && swap(true)); // false would keep Tab here
 find("flip").onkeyup = () => swap(false);
 find("present").onclick = () => present(true);
 find("share").onclick = shareLink;
