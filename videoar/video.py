@@ -159,7 +159,8 @@ def read_pictures(path: str | Path, width: int, height: int, fps: float) -> Iter
                     yield from [picture] * due
                     shown += due
         except av.FFmpegError as error:
-            raise ValueError(f"{Path(path).name} is damaged: {error.strerror}") from error
+            what = "is damaged" if shown else "is damaged, or neither a picture nor a video"
+            raise ValueError(f"{Path(path).name} {what}: choose another file ({error.strerror})") from error
     if not shown:
         raise ValueError(f"{Path(path).name} has no pictures")
 

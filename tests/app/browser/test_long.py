@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.app.fake import pictures_of
 from videoar.video import read_settings, read_video
@@ -67,6 +69,9 @@ def test_an_endless_film_plays_switches_and_is_kept(open_page, quick_server, sho
     assert settings["storyboard"] == [[first / 8, "a dark ball"]]
     assert settings["kept_frames"] == len(film) > first
     assert np.abs(film[20].astype(float) - pictures_of(7, 20, 21)[0]).mean() < 6
+    page.locator(".va-history button").first.click()
+    page.wait_for_function("document.querySelector('#va-story').value.endsWith(' a dark ball')")
+    assert page.is_checked("#va-options input[value=endless]")
 
 
 def test_a_closed_tab_leaves_nothing_running(open_page, quick_server):
@@ -137,20 +142,53 @@ def test_a_film_goes_on_from_itself(open_page, quick_server):
     wait_for_settings(page, "videoar.mp4, 29 frames")
     page.wait_for_selector("#va-from:has-text('videoar')")
     assert page.text_content(".va-time").endswith("/ 28")
+    # What a film went on from comes back with it, and goes with another one.
+    page.locator(".va-history button").last.click()
+    page.wait_for_selector("#va-start input[type=file]", state="attached")
+    page.locator(".va-history button").first.click()
+    page.wait_for_selector("#va-start:has-text('videoar')")
+    link = page.get_attribute(".va-link", "href")
+    assert "continued_from=videoar.mp4" in link
+    page.goto(link)
+    page.wait_for_selector(".toast-body:has-text('choose videoar.mp4 once more')")
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "says"), [("empty.png", b"", "empty"), ("notes.mp4", b"notes", "notes.mp4")]
-)
-def test_what_a_film_cannot_go_on_from(open_page, quick_server, tmp_path, name, content, says):
+def make_clip(path, frames: int) -> None:
+    """A clip with odd sides at 24 pictures a second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 127, 95, "yuv444p"
+        container.start_encoding()
+        for _ in range(frames):
+            picture = np.full((95, 127, 3), 90, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None) if frames else [])
+
+
+def test_what_a_film_can_go_on_from(open_page, quick_server, tmp_path):
+    Image.new("L", (20_000, 4)).save(tmp_path / "wide.png")
+    make_clip(tmp_path / "nothing.mp4", 0)
+    make_clip(tmp_path / "odd.mp4", 12)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.png").write_text("no picture")
+    says = {"empty": "is empty", "notes": "neither a picture nor a video", "wide": "8192 a side", "nothing": "no video"}
     page = open_page(quick_server)
-    (tmp_path / name).write_bytes(content)
+    ask(page, seed=7)
     page.click("#va-from > button")
-    page.set_input_files("#va-start input[type=file]", tmp_path / name)
-    page.wait_for_selector(f"#va-start:has-text('{name[:4]}')")
-    ask(page)
-    page.click("#va-go")
-    page.wait_for_selector(f".toast-body:has-text('{says}')")
+    # One after another: nothing that cannot be used is in the way of the next one.
+    for path in sorted(tmp_path.iterdir(), key=lambda path: path.stem == "odd"):
+        page.set_input_files("#va-start input[type=file]", path)
+        page.wait_for_selector(f"#va-start:has-text('{path.stem}')")
+        page.click("#va-go")
+        if path.stem == "odd":
+            break
+        page.wait_for_selector(f".toast-body:has-text('{says[path.stem]}')")
+        assert says[path.stem] in status(page)
+        page.locator(".toast-close").first.click()
+        page.wait_for_selector(".toast-body", state="detached")
+        page.click("#va-start button[aria-label=Clear]")
+    wait_for_settings(page, "odd.mp4, 5 frames")  # half a second, at 8 a second
+    assert page.text_content(".va-time").endswith("/ 28")
 
 
 def test_several_films_to_choose_from(open_page, quick_server, shot):
