@@ -49,7 +49,9 @@ def test_a_comparison_goes_on_after_a_broken_connection(open_page, server):
 
 def test_a_browser_without_image_decoder_shows_the_same(open_page, server):
     page = open_page(server)
-    assert page.evaluate("delete window.ImageDecoder && !window.ImageDecoder"), "Chromium has one on this machine's pages"
+    assert page.evaluate("delete window.ImageDecoder && !window.ImageDecoder"), (
+        "Chromium has one on this machine's pages"
+    )
     race(page, "a film by plain http", seed=23)
     wait_for_race(page)
     assert shows(page, 23)

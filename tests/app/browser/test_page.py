@@ -55,7 +55,11 @@ def test_every_look_is_accessible_and_fits(open_page, server, axe, shot, look):
     page.wait_for_function("document.querySelector('#va-model').textContent.includes('stripes')")
     shot(page, f"{look}-idle")
     page.click("#va-guide > button")
+    page.click(".va-more summary")
+    page.click("#va-from > button")
+    page.wait_for_selector("#va-start button")
     page.wait_for_selector(".va-guide")
+    shot(page, f"{look}-folded-out")
     findings = {"idle": violations(page, axe)}
     generate(page)
     wait_for_phase(page, "done")
@@ -78,14 +82,38 @@ def violations(page, axe: str) -> list[str]:
 
 def test_nothing_moves_where_less_motion_is_asked_for(open_page, slow_server):
     page = open_page(slow_server, reduced_motion="reduce")
-    assert page.locator(".va-idle polygon:not([data-state=done])").count() == 0
+
+    def moves() -> bool:
+        running = page.evaluate("document.getAnimations().filter(a => a.playState === 'running').length")
+        return running > 0 or page.get_attribute(".va-play", "data-playing") == "true"
+
+    unfilled = page.locator(".va-idle polygon:not([data-state=done])")
+    assert unfilled.count() == 0
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelectorAll('.va-idle polygon').length === 48")
+    assert unfilled.count() == 0
     generate(page)
     wait_for_units(page, 2)
-    assert page.get_attribute(".va-play", "data-playing") == "false"
-    running = "document.getAnimations().filter(a => a.playState === 'running').length"
-    assert page.evaluate(running) == 0
+    assert not moves()
     wait_for_phase(page, "done")
-    assert page.get_attribute(".va-play", "data-playing") == "false"
+    assert not moves()
+    # Shown once more, and a blind test on stage.
+    page.focus(".va-screen")
+    page.keyboard.press("r")
+    page.wait_for_selector(".va-flight:visible")
+    assert not moves()
+    page.click("#va-stop")
+    page.wait_for_function("document.querySelector('.va-status').textContent.endsWith('Stopped.')")
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("checkbox", name="Blind test").check()
+    page.click(".va-present")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".va-bars span[data-state=done]", state="attached")
+    assert page.locator(".va-pane[data-phase=making]").count() == 2
+    assert not moves()
+    page.keyboard.press("s")
+    page.wait_for_function("document.querySelectorAll('.va-pane[data-phase=stopped]').length === 2")
+    assert not moves()
 
 
 def test_the_page_before_the_first_film(open_page, server):

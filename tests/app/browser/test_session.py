@@ -48,6 +48,34 @@ def test_files_that_are_dropped_fill_in_the_form(open_page, server):
     assert form(page)[0] == "several"
 
 
+def test_a_file_of_a_long_film_brings_all_of_it(open_page, server):
+    page = open_page(server)
+
+    def chosen() -> tuple:
+        length = page.locator(".va-lengths :checked").get_attribute("value")
+        names = (".va-seconds", "#va-story", "#va-window", ".va-sink", "#va-guidance", "#va-count")
+        return length, *(page.input_value(name) for name in names)
+
+    whole = FILM | {"window": 5, "sink": 1, "guidance_scale": 3.0, "frames": 97, "fps": 8.0, "model": "stripes"}
+    whole |= {"storyboard": [[4.0, "a fish"]], "width": 832, "height": 480, "continued_from": "cat.png"}
+    drop(page, "clip.json", json.dumps(whole).encode())
+    page.wait_for_selector(".toast-body:has-text('the size of 832 × 480 pixels; the file that the film goes on from')")
+    assert chosen() == ("seconds", "12.25", "4 a fish", "5", "1", "3", "1")
+    assert page.locator("#va-from").get_by_text("Drop File Here").is_visible()
+    endless = {"endless": True, "frames": None, "prompt": "without an end", "window": 20}
+    drop(page, "clip.json", json.dumps(whole | endless).encode())
+    wait_for_prompt(page, "without an end")
+    page.wait_for_function("document.querySelector('#va-window').value === '20'")  # beyond the model's own
+    assert chosen()[0] == "endless"
+    # What is the model's own is not asked for.
+    plain = FILM | {"prompt": "a clip", "frames": 29, "fps": 8.0, "sink": 0, "window": 8, "guidance_scale": 1.0}
+    drop(page, "clip.json", json.dumps(plain).encode())
+    wait_for_prompt(page, "a clip")
+    page.wait_for_function("document.querySelector('#va-story').value === ''")
+    assert chosen() == ("clip", "30", "", "8", "", "", "1")
+    assert not page.locator(".va-more").get_attribute("open")
+
+
 def test_earlier_runs_come_back_with_their_settings(open_page, server, axe, shot):
     page = open_page(server)
     generate(page, prompt="the first film", seed=3)
