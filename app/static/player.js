@@ -226,7 +226,7 @@ function wake() {
 }
 
 function tick(now) {
-  const passed = Math.min(200, now - clock.last);
+  const passed = Math.max(0, Math.min(200, now - clock.last)); // a frame may have begun before it was asked for
   clock.last = now;
   playOn(passed);
   clock.ticking = clock.playing && lastFrame() >= 0;
