@@ -241,7 +241,9 @@ GPU = Preset(
     guidance=FlowPreset(
         steps=600, batch=128, lr=2e-4, decay=0.5, ema=0.99, text_drop=0.0, plans=CAUSAL_PLANS, teacher_guidance=5.0
     ),
-    dmd=DMDPreset(steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, plans=DMD_PLANS),
+    dmd=DMDPreset(
+        steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, real_guidance=2.0, plans=DMD_PLANS
+    ),
 )
 
 PAPER_PLANS = (Share("cube:2x2x2", 1.0),)
