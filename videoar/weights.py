@@ -29,8 +29,9 @@ _PRIVATE = ("_name_or_path", "name_or_path", "is_local", "local_files_only")
 
 
 def cpu_computes_in_bfloat16() -> bool:
-    """Whether the processor has instructions for it (AVX512-BF16)."""
-    return torch.cpu._is_avx512_bf16_supported()
+    """Whether the processor has instructions for it (AVX512-BF16), as far as this version of torch can tell."""
+    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not public: loading a model must not depend on it
+    return bool(tell and tell())
 
 
 def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
