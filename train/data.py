@@ -34,6 +34,7 @@ class Batch:
     latents_BCFHW: Tensor | None
     prompts: list[str]
     text: list[Tensor] | None = None  # embeddings [L, E] without their padding, where they are kept
+    worlds: list[World] | None = None  # what was drawn, where it is known
 
 
 def to_model_range(video_BTHWC: Tensor) -> Tensor:
@@ -131,9 +132,11 @@ class Pool:
         prompts = [self._caption(shard, clip, rng) for shard, clip in picks][part * size : (part + 1) * size]
         own = picks[part * size : (part + 1) * size]
         text = [self._text(shard, clip) for shard, clip in own] if self.captions[own[0][0]] else None
+        worlds = [self.worlds[shard][clip] for shard, clip in own] if text is None else None
         if not latents:
-            return Batch(None, prompts, text)
-        return Batch(torch.cat([self.latents[shard][clip : clip + 1] for shard, clip in own]).float(), prompts, text)
+            return Batch(None, prompts, text, worlds)
+        drawn = torch.cat([self.latents[shard][clip : clip + 1] for shard, clip in own]).float()
+        return Batch(drawn, prompts, text, worlds)
 
     def no_text(self) -> Tensor | None:
         """The embedding [L, E] of the empty prompt, where embeddings are kept."""
@@ -211,7 +214,7 @@ class Stream:
         own = slice(part * size, (part + 1) * size)
         prompts = [caption(w, rng) for w in worlds][own]
         if not latents:
-            return Batch(None, prompts)
+            return Batch(None, prompts, worlds=worlds[own])
         p = self.preset
         missing = {i: w for i, w in zip(picks[own], worlds[own], strict=True) if i not in self.kept}
         for first in range(0, len(missing), 64):
@@ -221,4 +224,4 @@ class Stream:
             # Clones: a view would keep the whole chunk alive.
             latents_of = self.codec.encode(to_model_range(video)).half().unbind(0)
             self.kept.update((i, z.clone()) for i, z in zip(indices, latents_of, strict=True))
-        return Batch(torch.stack([self.kept[i] for i in picks[own]]).float(), prompts)
+        return Batch(torch.stack([self.kept[i] for i in picks[own]]).float(), prompts, worlds=worlds[own])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from videoar.plan import Plan
 from videoar.transformer import VideoARTransformer3DModel, patchify
 
+from . import places
 from .presets import FlowPreset
 
 
@@ -90,6 +91,7 @@ class Draw:
     no_text_1LE: Tensor
     noise: Noise
     latents_BCFHW: Tensor | None
+    paths_BF24: Tensor | None = None
 
 
 Losses = Iterator[tuple[str, Tensor, dict[str, float]]]  # the part to train, its loss, further columns of the log
@@ -112,6 +114,11 @@ class FlowMatching(nn.Module):
         teacher: VideoARTransformer3DModel | None = None,
     ):
         super().__init__()
+        if preset.places_loss and max(preset.places_blocks) >= transformer.config.num_layers:
+            blocks = transformer.config.num_layers
+            raise ValueError(
+                f"places_blocks names block {max(preset.places_blocks)}; the network has {blocks}, from 0 on"
+            )
         self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
     def forward(
@@ -122,11 +129,14 @@ class FlowMatching(nn.Module):
         shift: float,
         random: Noise,
         no_text_1LE: Tensor | None = None,
-    ) -> Tensor:
-        """Mean squared velocity error of a batch.
+        paths_BF24: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared velocity error of a batch, and columns for the log.
 
         With a teacher the target is its velocity, guided away from the empty prompt `no_text_1LE` (guidance
         distillation, Meng et al., 2023): the student then needs one forward where guidance needs two.
+        paths_BF24: where the things are (places.py); then the loss is weighed, and telling places is a part of it. The
+        columns are the error as it would be without that, and that of the places.
         """
         device = latents_BCFHW.device
         patch = tuple(self.transformer.config.patch_size)
@@ -152,9 +162,9 @@ class FlowMatching(nn.Module):
             inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
             kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
 
-        def velocity(network: VideoARTransformer3DModel, text: Tensor) -> Tensor:
-            tokens, timestep, places = inputs
-            return network(tokens, timestep, text, places, **kwargs)[:, -x.shape[1] :].float()
+        def velocity(network: VideoARTransformer3DModel, text: Tensor, hidden: list | None = None) -> Tensor:
+            tokens, timestep, where = inputs
+            return network(tokens, timestep, text, where, hidden=hidden, **kwargs)[:, -x.shape[1] :].float()
 
         if self.teacher is None:
             target = noise - x
@@ -163,7 +173,17 @@ class FlowMatching(nn.Module):
             with torch.no_grad():
                 without = velocity(self.teacher, no_text_1LE.expand_as(text_BLE))
                 target = without.lerp(velocity(self.teacher, text_BLE), self.preset.teacher_guidance)
-        return F.mse_loss(velocity(self.transformer, text_BLE), target)
+        if paths_BF24 is None:
+            return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
+        hidden: list[Tensor] = []
+        error = (velocity(self.transformer, text_BLE, hidden) - target).square()
+        wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
+        # Normalised as the next block sees them, so that the channels that tell places are no fainter than the rest.
+        features = [hidden[i][:, -x.shape[1] :].float() for i in self.preset.places_blocks]
+        told = [F.layer_norm(h, h.shape[-1:])[..., : places.CHANNELS] for h in features]
+        missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
+        loss = (error * places.weights(wanted, self.preset.places_weight)).mean() + self.preset.places_loss * missed
+        return loss, {"error": error.detach().mean(), "places": missed.detach()}
 
 
 class FlowTraining:
@@ -190,5 +210,5 @@ class FlowTraining:
     def losses(self, draw: Draw) -> Losses:
         assert draw.latents_BCFHW is not None
         inputs = (draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.shift, draw.noise, draw.no_text_1LE)
-        loss = self.parts["model"](*inputs)
-        yield "model", loss, {}
+        loss, columns = self.parts["model"](*inputs, draw.paths_BF24)
+        yield "model", loss, {name: value.item() for name, value in columns.items()}

@@ -17,6 +17,7 @@ from videoar.plan import Grid, Plan, PlanSpec
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
+from . import places
 from .data import pad
 from .device import new_accelerator
 from .flow import Draw, Losses, Noise
@@ -42,9 +43,9 @@ class Method(Protocol):
         ...
 
 
-def excerpts(latents_BCFHW: torch.Tensor, frames: int, starts: list[int]) -> torch.Tensor:
-    """A few consecutive latent frames of each clip, from a place of its own."""
-    return torch.stack([clip[:, start : start + frames] for clip, start in zip(latents_BCFHW, starts, strict=True)])
+def excerpts(clips: torch.Tensor, dim: int, frames: int, starts: list[int]) -> torch.Tensor:
+    """A few consecutive latent frames, which are dimension `dim`, of each clip, from a place of its own."""
+    return torch.stack([clip.narrow(dim - 1, start, frames) for clip, start in zip(clips, starts, strict=True)])
 
 
 def excerpt_shift(shift: float, part: float) -> float:
@@ -74,6 +75,7 @@ def train(
     grid: Grid,
     preset: FlowPreset,
     seed: int = 0,
+    fps: float = 8,
     save_every: int | None = None,
     compiled: bool = False,
     fsdp: bool = False,
@@ -86,6 +88,7 @@ def train(
     Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not. The
     clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
     compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
+    fps: of the clips, from which follows where things are in each latent frame.
     text: None where the source keeps the embeddings of its captions.
     tracker: one of accelerate's (tensorboard, wandb, trackio ...) that gets the numbers of the log as well.
     fsdp: shard every network among the processes (torch's fully_shard). Checkpoints hold whole tensors either way, so
@@ -128,6 +131,7 @@ def train(
             restore_optimizer(optimizer, tensors, f"opt{i}")
     if not fsdp:
         method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
+    tells_places = preset.places_weight > 0 or preset.places_loss > 0
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
 
     def embed(prompts: list[str]) -> torch.Tensor:
@@ -153,15 +157,18 @@ def train(
         else:
             prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
             embeddings = embed(prompts)
-        latents = batch.latents_BCFHW
+        latents, told = batch.latents_BCFHW, None
+        if tells_places and batch.worlds is not None:
+            told = places.paths(batch.worlds, grid.T, fps)
         if latents is not None and plan.grid.T < grid.T:
             rng = random.Random(f"excerpt-{seed}-{step}")
-            starts = [rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)]
-            latents = excerpts(latents, plan.grid.T, own_part(starts, part, parts))
+            starts = own_part([rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)], part, parts)
+            latents = excerpts(latents, 2, plan.grid.T, starts)
+            told = None if told is None else excerpts(told, 1, plan.grid.T, starts)
         noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, device)
         latents = None if latents is None else latents.to(device)
         shift = excerpt_shift(preset.shift, plan.grid.T / grid.T)
-        return Draw(step, plan, shift, embeddings.to(device), no_text, noise, latents)
+        return Draw(step, plan, shift, embeddings.to(device), no_text, noise, latents, told)
 
     def save() -> bool:
         """Whether to stop."""

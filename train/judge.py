@@ -83,7 +83,7 @@ def flow_loss(
     module = FlowMatching(transformer, dataclasses.replace(preset, context_noise=0.0), scale_std)
     z, patch = batch.latents_BCFHW.to(text_BLE.device), transformer.config.patch_size
     grid = Grid(z.shape[2] // patch[0], z.shape[3] // patch[1], z.shape[4] // patch[2])
-    return module(z, text_BLE, PlanSpec.parse(plan).build(grid), preset.shift, Noise(seed, device=z.device)).item()
+    return module(z, text_BLE, PlanSpec.parse(plan).build(grid), preset.shift, Noise(seed, device=z.device))[0].item()
 
 
 @torch.no_grad()

@@ -72,7 +72,8 @@ class FlowPreset:
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
     at the start, guided by so much. `patience` above 0: an evaluation at every checkpoint, and an end after so many of
-    them without a better one.
+    them without a better one. `places_weight`: how much more the loss counts where a thing is; `places_loss`: the
+    weight of telling places in the output of the blocks `places_blocks` (places.py; for clips of Playworld).
     """
 
     steps: int = 1800
@@ -91,6 +92,9 @@ class FlowPreset:
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
     teacher_guidance: float = 0.0
+    places_weight: float = 0.0
+    places_loss: float = 0.0
+    places_blocks: tuple[int, ...] = (2, 3, 4)
     save_every: int = 200
     patience: int = 0
 
@@ -136,13 +140,14 @@ class ServePreset:
 
 
 CAUSAL_PLANS = (
-    Share("cube:2x2x2", 0.25),
-    Share("frame", 0.15),
-    Share("key_detail:4", 0.1),
-    Share("scale:3", 0.1),
-    Share("full", 0.1),
-    Share("cube:1x2x2", 0.2, frames=4),  # half of cube:2x2x2
-    Share("frame", 0.1, frames=4),
+    Share("cube:2x2x2", 0.3),
+    Share("frame", 0.12),
+    Share("key_detail:4", 0.08),
+    Share("scale:3", 0.08),
+    Share("full", 0.07),
+    Share("cube:1x2x2", 0.15, frames=4),  # half of cube:2x2x2
+    Share("frame", 0.05, frames=4),
+    Share("full", 0.15, frames=1),  # what things look like
 )
 
 DMD_PLANS = (
@@ -177,15 +182,25 @@ class Preset:
     transformer: TransformerPreset = field(default_factory=TransformerPreset)
     base: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=6200,
+            steps=8000,
             batch=8,
             decay=0.2,
             plans=(Share("full", 0.45, frames=1), Share("full", 0.35, frames=2), Share("full", 0.2)),
+            places_weight=4.0,
+            places_loss=4.0,
         )
     )
     causal: FlowPreset = field(
         default_factory=lambda: FlowPreset(
-            steps=2300, batch=6, lr=1.5e-3, warmup=50, decay=0.5, plans=CAUSAL_PLANS, context_noise=0.2
+            steps=1600,
+            batch=6,
+            lr=1.5e-3,
+            warmup=50,
+            decay=0.5,
+            plans=CAUSAL_PLANS,
+            context_noise=0.2,
+            places_weight=4.0,
+            places_loss=4.0,
         )
     )
     guidance: FlowPreset = field(
@@ -199,6 +214,8 @@ class Preset:
             text_drop=0.0,
             plans=CAUSAL_PLANS,
             teacher_guidance=3.5,
+            places_weight=4.0,
+            places_loss=4.0,
         )
     )
     dmd: DMDPreset = field(
@@ -236,8 +253,28 @@ GPU = Preset(
     text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
     codec=CodecPreset(kind="wan", z_dim=16, steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
     transformer=TransformerPreset(width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
-    base=FlowPreset(steps=8000, batch=256, lr=1e-3, decay=0.4, ema=0.999),
-    causal=FlowPreset(steps=2000, batch=128, lr=3e-4, decay=0.4, plans=CAUSAL_PLANS, context_noise=0.2, ema=0.999),
+    base=FlowPreset(
+        steps=8000,
+        batch=256,
+        lr=1e-3,
+        decay=0.4,
+        ema=0.999,
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(3, 4, 5, 6),
+    ),
+    causal=FlowPreset(
+        steps=2000,
+        batch=128,
+        lr=3e-4,
+        decay=0.4,
+        plans=CAUSAL_PLANS,
+        context_noise=0.2,
+        ema=0.999,
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(3, 4, 5, 6),
+    ),
     guidance=FlowPreset(
         steps=600, batch=128, lr=2e-4, decay=0.5, ema=0.99, text_drop=0.0, plans=CAUSAL_PLANS, teacher_guidance=5.0
     ),
@@ -330,11 +367,22 @@ SMOKE = Preset(
     text=TextPreset(width=32, layers=1, heads=2, ffn=32, steps=4, batch=4),
     codec=CodecPreset(fit_clips=16, steps=3, batch=2, crop=16, frames=9),
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16),
-    base=FlowPreset(steps=3, batch=2, warmup=1, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
+    base=FlowPreset(
+        steps=3,
+        batch=2,
+        warmup=1,
+        plans=(Share("full", 0.5, frames=1), Share("full", 0.5)),
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(0,),
+    ),
     causal=FlowPreset(
         steps=3,
         batch=2,
         warmup=1,
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(0, 1),
         plans=(
             Share("cube:2x2x2", 0.4),
             Share("frame", 0.2),
@@ -352,6 +400,9 @@ SMOKE = Preset(
         text_drop=0.0,
         plans=(Share("cube:2x2x2", 0.7), Share("full", 0.3)),
         teacher_guidance=3.0,
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(0, 1),
     ),
     dmd=DMDPreset(
         steps=4,

@@ -210,6 +210,7 @@ def run_method(w: Workshop, stage: str, method: Method, progress: Rows) -> None:
         w.grid(),
         preset,
         w.seed,
+        w.preset.fps,
         compiled=w.compiled,
         fsdp=w.fsdp,
         tracker=w.tracker,

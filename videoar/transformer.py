@@ -228,6 +228,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         token_unit_N: torch.Tensor | None = None,
         mask: torch.Tensor | None = None,
         cache: KVCache | None = None,
+        hidden: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Velocity [B, N, D] of tokens at any coordinates.
 
@@ -236,7 +237,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         CPU. token_unit_N: which of the U timesteps each token has, needed where U > 1; on the CPU, units of equal size
         in order are recognised and need no gather. mask: bool [N, S], True = attend. cache: its committed tokens are
         attended to, in front of these (S = length + N). Without gradients the new keys and values are left pending in
-        it; with gradients it is only read.
+        it; with gradients it is only read. hidden: gets the output [B, N, E] of every block, for losses on features.
         """
         assert token_unit_N is not None or timestep_BU.shape[1] == 1, "several timesteps need token_unit_N"
         if torch.is_tensor(text_kv):
@@ -260,6 +261,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
             args = (x, text_kv[i], modulation, rope, token_unit, bias, prefix, write)
             recompute = grad and self.gradient_checkpointing
             x = self._gradient_checkpointing_func(block, *args) if recompute else block(*args)
+            if hidden is not None:
+                hidden.append(x)
 
         shift, scale = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float().unbind(2)
         x = _modulate(self.norm_out(x.float()), scale, shift, token_unit).to(x.dtype)

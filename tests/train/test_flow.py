@@ -62,7 +62,7 @@ def test_a_perfect_prediction_has_no_loss():
         def encode_text(self, text):
             return None
 
-        def __call__(self, x, timestep, kv, positions, token_unit_N=None, mask=None, cache=None):
+        def __call__(self, x, timestep, kv, positions, token_unit_N=None, mask=None, cache=None, hidden=None):
             sigma = timestep / 1000 if token_unit_N is None else (timestep / 1000)[:, token_unit_N]
             n = self.clean.shape[1]
             sigma = sigma[..., None] if sigma.shape[1] > 1 else sigma[:, :, None]
@@ -76,7 +76,7 @@ def test_a_perfect_prediction_has_no_loss():
         latents = torch.randn(3, 4, 2, 8, 8)
         oracle = Oracle()
         oracle.clean = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {}), plan)
-        loss = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, 5.0, Noise(1))
+        loss, _ = FlowMatching(oracle, FlowPreset(), {})(latents, torch.zeros(3, 1, 1), plan, 5.0, Noise(1))
         assert loss.item() < 1e-6
 
 
@@ -87,11 +87,12 @@ def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
     latents, text, nothing = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 5, 16), torch.randn(1, 5, 16)
     preset = FlowPreset(teacher_guidance=1.0)
     with torch.no_grad():
-        assert FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, 5.0, Noise(3), nothing) < 1e-9
+        loss, _ = FlowMatching(transformer, preset, {}, transformer)(latents, text, plan, 5.0, Noise(3), nothing)
+        assert loss < 1e-9
         losses = [
             FlowMatching(transformer, FlowPreset(teacher_guidance=g), {}, transformer)(
                 latents, text, plan, 5.0, Noise(3), nothing
-            )
+            )[0]
             for g in (2.0, 4.0)
         ]
     assert losses[0] > 1e-6

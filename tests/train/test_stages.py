@@ -156,7 +156,8 @@ def test_a_loss_that_is_not_finite_stops_the_stage_and_keeps_the_checkpoint(prep
     workshop.folder = lambda name: tmp_path / "base" if name == "base" else prepared.runs / SMOKE.name / name
     run_stages(workshop, "base")
     before = Run(tmp_path / "base").checkpoints()
-    monkeypatch.setattr(FlowMatching, "forward", lambda self, *args: torch.tensor(float("nan"), requires_grad=True))
+    nothing = torch.tensor(float("nan"), requires_grad=True)
+    monkeypatch.setattr(FlowMatching, "forward", lambda self, *args: (nothing, {}))
     workshop.steps = 5
     with pytest.raises(FloatingPointError, match="at step 3"):
         STAGES["base"](workshop, quiet)

@@ -1,0 +1,155 @@
+"""Where things are is told to the training as the renderer draws them, and is learnt."""
+
+import dataclasses
+import math
+import random
+
+import pytest
+import torch
+
+from train import places
+from train.data import Pool
+from train.flow import FlowMatching, Noise
+from train.generator import excerpts
+from train.presets import FlowPreset
+from videoar.plan import Grid, PlanSpec, picture_range
+from videoar.playworld import Thing, World, render, sample_world
+from videoar.transformer import VideoARTransformer3DModel
+
+BALL = Thing("ball", "red", "small", "orbits", phase=0.3)
+PLANS = ("full", "frame", "key_detail:2", "cube:2x2x2", "scale:3")
+
+
+def positions(plan):
+    return torch.cat([plan.positions(unit) for unit in plan.units])
+
+
+def targets(worlds, grid, plan="full", fps=8):
+    built = PlanSpec.parse(plan).build(grid)
+    return places.targets(places.paths(worlds, grid.T, fps), positions(built), grid)
+
+
+@pytest.mark.parametrize("camera", ["none", "pan left", "zoom in"])
+def test_a_path_is_where_the_renderer_draws_the_thing(camera):
+    world = World("wall", camera, (BALL,), "white")
+    video = render([world], frames=29, fps=8)[0].float() / 255
+    # A ball has a stripe that is not red.
+    red = (video[..., 0] - video[..., 2] > 0.4).float()
+    x, y, radius, _ = places.paths([world], 8, 8)[0, :, 0].T
+    axis = (torch.arange(128) + 0.5) / 64 - 1
+    for latent in range(8):
+        picture = red[slice(*picture_range(latent, latent + 1))].mean(0)
+        mass = picture.sum()
+        assert (picture.sum(0) @ axis / mass).item() == pytest.approx(x[latent].item(), abs=0.05)
+        assert -(picture.sum(1) @ axis / mass).item() == pytest.approx(y[latent].item(), abs=0.05)
+        assert mass.item() == pytest.approx(math.pi * (64 * radius[latent].item()) ** 2, rel=0.25)
+
+
+def test_a_token_knows_its_place_in_a_thing_that_spins():
+    """A quarter of a turn later what was right of the middle is above it."""
+    grid = Grid(1, 9, 9)
+    turned = torch.tensor([[[[0.0, 0.0, 0.5, math.pi / 2], [0.0, 0.0, 0.0, 0.0]]]])
+    told = places.targets(turned, positions(PlanSpec.parse("full").build(grid)), grid)
+    near, u, v = told[0, :, :3].T.reshape(3, 9, 9)
+    assert near[4, 4] == near.max()
+    assert near[0, 0] == 0
+    # What is right of the middle is below it in the thing's own coordinates.
+    assert [u[4, 6].item(), v[4, 6].item()] == pytest.approx([0, -4 * near[4, 6].item() / 2.5 * 8 / 9], abs=1e-4)
+    assert [u[2, 4].item(), v[2, 4].item()] == pytest.approx([4 * near[2, 4].item() / 2.5 * 8 / 9, 0], abs=1e-4)
+
+
+def test_a_world_with_one_thing_tells_nothing_of_a_second():
+    one = targets([World("night", "none", (BALL,))], Grid(2, 8, 8))
+    assert one[..., :3].any()
+    assert not one[..., 3:].any()
+    two = targets([World("night", "none", (BALL, dataclasses.replace(BALL, color="blue", x=-0.5)))], Grid(2, 8, 8))
+    assert two[..., 3:].abs().sum() > 0
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_plan_is_told_the_same_places(plan):
+    rng = random.Random(3)
+    worlds, grid = [sample_world(rng) for _ in range(6)], Grid(4, 8, 8)
+    whole = targets(worlds, grid).view(6, 4, 8, 8, -1)
+    built = PlanSpec.parse(plan).build(grid)
+    told = targets(worlds, grid, plan)
+    for unit, part in zip(built.units, told.split([u.size() for u in built.units], 1), strict=True):
+        if built.scales[unit.level] == 1:
+            place = built.positions(unit).long().T
+            assert torch.equal(part, whole[:, place[0], place[1], place[2]])
+        else:  # a coarse token tells of its middle, where no fine one is
+            assert part.shape[1] == unit.size()
+            assert part.any()
+
+
+def test_weights_have_a_mean_of_one_and_count_more_where_a_thing_is():
+    told = targets([World("night", "none", (BALL,))], Grid(2, 8, 8))
+    weight = places.weights(told, 4.0)
+    assert weight.mean(1).flatten().tolist() == pytest.approx([1])
+    assert (weight.max() / weight.min()).item() == pytest.approx(5)
+    assert torch.equal(weight.argmax(1), told[..., :1].argmax(1))
+    assert torch.equal(places.weights(told, 0.0), torch.ones_like(weight))
+
+
+def test_an_excerpt_takes_its_paths_with_it():
+    rng = random.Random(1)
+    worlds = [sample_world(rng) for _ in range(3)]
+    known = places.paths(worlds, 8, 8)
+    part = excerpts(known, 1, 2, [0, 3, 6])
+    assert torch.equal(part[1], known[1, 3:5])
+    assert torch.equal(part[2], known[2, 6:8])
+
+
+def small_network(**changes):
+    torch.manual_seed(0)
+    return VideoARTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
+        text_dim=16, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=64, prediction_type="sample",
+        spatial_embedding=True, **changes,
+    )  # fmt: skip
+
+
+def loss_of(preset, plan="cube:2x2x2", told=True, network=None):
+    rng = random.Random(2)
+    worlds = [sample_world(rng) for _ in range(2)]
+    built = PlanSpec.parse(plan).build(Grid(2, 4, 4))
+    latents = torch.randn(2, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    text = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    paths = places.paths(worlds, 2, 8) if told else None
+    network = network or small_network()
+    return FlowMatching(network, preset, {2: 0.8, 4: 0.7})(latents, text, built, 3.0, Noise(0), paths_BF24=paths)
+
+
+def test_the_error_of_the_log_is_the_loss_without_places():
+    plain, _ = loss_of(FlowPreset(), told=False)
+    for amount in (0.0, 4.0):
+        _, columns = loss_of(FlowPreset(places_weight=amount, places_loss=0.5, places_blocks=(0, 1)))
+        assert columns["error"].item() == pytest.approx(plain.item(), rel=1e-5)
+    weighed, _ = loss_of(FlowPreset(places_weight=4.0, places_blocks=(0,)))
+    assert weighed.item() != pytest.approx(plain.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("plan", PLANS[:4])
+def test_a_middle_block_learns_to_tell_places(plan):
+    network, preset = small_network(), FlowPreset(places_loss=1.0, places_blocks=(0,))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    told = []
+    for _ in range(40):
+        loss, columns = loss_of(preset, plan, network=network)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        told.append(columns["places"].item())
+    assert told[-1] < 0.5 * told[0]
+
+
+def test_a_block_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="names block 7; the network has 2"):
+        FlowMatching(small_network(), FlowPreset(places_loss=1.0, places_blocks=(0, 7)), {})
+
+
+def test_pools_know_the_worlds_of_their_clips(tmp_path):
+    pool = Pool(tmp_path)
+    pool.write(0, torch.zeros(1, 4, 2, 4, 4), captions=["a red ball"], text=[torch.zeros(1, 3)])
+    pool.refresh()
+    assert pool.batch(0, 2).worlds is None

@@ -1,0 +1,63 @@
+"""Where a world's things are, token by token: known exactly because Playworld is drawn, and told to the training.
+
+Two uses, both off unless a preset asks for them, neither of which changes what is served:
+
+- `weights`: the loss counts more where there is a thing. Scenes are most of every picture and learnt long before.
+- `targets`: some channels of a middle block's output are asked to say where each token lies in each thing's own
+  coordinates, in the way of representation alignment (Yu et al., REPA, 2024), with the renderer instead of a
+  pretrained encoder. Drawing a thing is easy for a layer that knows where in it it is.
+
+Shapes: B clips, F latent frames, N tokens; 2 things, in the order of the caption.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videoar.plan import Grid, picture_range
+from videoar.playworld import World
+from videoar.playworld.motion import camera_path, thing_path
+
+THINGS = 2
+CHANNELS = 3 * THINGS
+REACH = 1.6  # radii within which a token has to do with a thing
+_SIZE = (2.5, 4.0, 4.0)  # brings the channels to about unit spread over pictures with one thing
+
+
+def paths(worlds: list[World], latent_frames: int, fps: float) -> Tensor:
+    """[B, F, 2, 4]: each thing's x, y, radius (halves of the picture, up is positive) and turn (radians) in the middle
+    of each latent frame; a radius of 0 where there is no second thing.
+    """
+    ranges = [picture_range(f, f + 1) for f in range(latent_frames)]
+    seconds = torch.tensor([(first + end - 1) / 2 / fps for first, end in ranges], dtype=torch.float64)
+    out = torch.zeros(len(worlds), latent_frames, THINGS, 4)
+    for world, rows in zip(worlds, out, strict=True):
+        camera = camera_path(world, seconds)
+        for i, thing in enumerate(world.things):
+            rows[:, i] = torch.stack(thing_path(thing, camera, seconds), dim=1)
+    return out
+
+
+def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid) -> Tensor:
+    """[B, N, 6]: for each thing how near the token is to it, and that times its place in the thing's own coordinates.
+
+    positions_N3: (t, y, x) in tokens of the finest level, as plans give them, with t counted from the paths' beginning.
+    """
+    t, y, x = positions_N3.unbind(1)
+    cx, cy, radius, angle = paths_BF24[:, t.long()].unbind(-1)  # [B, N, 2] each
+    side = radius.clamp(min=1e-3)
+    dx = ((x + 0.5) * (2 / grid.W) - 1).view(1, -1, 1).sub(cx) / side
+    dy = (1 - (y + 0.5) * (2 / grid.H)).view(1, -1, 1).sub(cy) / side
+    cos, sin = angle.cos(), angle.sin()
+    u, v = cos * dx + sin * dy, cos * dy - sin * dx
+    near = (REACH - (u * u + v * v).sqrt()).clamp(0, 1) * (radius > 0)
+    scaled = [part * size for part, size in zip((near, near * u, near * v), _SIZE, strict=True)]
+    return torch.stack(scaled, dim=-1).flatten(2)
+
+
+def weights(targets_BN6: Tensor, amount: float) -> Tensor:
+    """[B, N, 1] with a mean of 1 in every clip: one plus `amount` where a thing is."""
+    near = targets_BN6[..., ::3].amax(-1, keepdim=True) / _SIZE[0]
+    weight = 1 + amount * near
+    return weight / weight.mean(1, keepdim=True)
