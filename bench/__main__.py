@@ -1,10 +1,10 @@
-"""`python -m bench app | builtin | experiments | gpu | long | media | plans | profile`."""
+"""`python -m bench app | builtin | experiments | gpu | long | media | plans | profile | shapes`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import app, builtin, experiments, gpu, long, media, plans, profile
+from . import app, builtin, experiments, gpu, long, media, plans, profile, shapes
 
 NAMES = {
     "app": app.main,
@@ -15,6 +15,7 @@ NAMES = {
     "media": media.main,
     "plans": plans.main,
     "profile": profile.main,
+    "shapes": shapes.main,
 }
 
 

@@ -178,9 +178,7 @@ class FlowMatching(nn.Module):
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
         wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
-        # Normalised as the next block sees them, so that the channels that tell places are no fainter than the rest.
-        features = [hidden[i][:, -x.shape[1] :].float() for i in self.preset.places_blocks]
-        told = [F.layer_norm(h, h.shape[-1:])[..., : places.CHANNELS] for h in features]
+        told = [places.told(hidden[i][:, -x.shape[1] :]) for i in self.preset.places_blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, self.preset.places_weight)).mean() + self.preset.places_loss * missed
         return loss, {"error": error.detach().mean(), "places": missed.detach()}

@@ -13,6 +13,7 @@ Shapes: B clips, F latent frames, N tokens; 2 things, in the order of the captio
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from videoar.plan import Grid, picture_range
@@ -54,6 +55,15 @@ def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid) -> Tensor:
     near = (REACH - (u * u + v * v).sqrt()).clamp(0, 1) * (radius > 0)
     scaled = [part * size for part, size in zip((near, near * u, near * v), _SIZE, strict=True)]
     return torch.stack(scaled, dim=-1).flatten(2)
+
+
+def told(features_BNE: Tensor) -> Tensor:
+    """[B, N, 6]: what a block's output says of places, in its first channels.
+
+    They are taken as the next block sees them, normalised, so that they are no fainter for it than the rest.
+    """
+    features = features_BNE.float()
+    return F.layer_norm(features, features.shape[-1:])[..., :CHANNELS]
 
 
 def weights(targets_BN6: Tensor, amount: float) -> Tensor:

@@ -1,0 +1,56 @@
+"""Single pictures are judged the same for every network, and what is drawn right is read right."""
+
+import json
+
+import pytest
+import torch
+
+from bench import shapes
+from train.presets import SMOKE
+from train.stages import STAGES
+from train.workshop import Workshop
+from videoar.playworld import render
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    workshop = Workshop(SMOKE, tmp_path_factory.mktemp("shapes"), threads=1)
+    for stage in ("text", "linear", "data", "vae", "base"):
+        STAGES[stage](workshop, lambda row: None)
+    return workshop
+
+
+def test_networks_are_measured_on_the_same_pictures(workshop, tmp_path):
+    base, out = workshop.folder("base") / "transformer", tmp_path / "shapes.json"
+    given = [f"one={base}", f"same={base}", "--preset", "smoke", "--runs", str(workshop.runs), "--pictures", "4"]
+    assert shapes.main([*given, "--steps", "2", "--out", str(out), "--sheets", str(tmp_path / "sheets")]) == 0
+    result = json.loads(out.read_text())
+    assert result["networks"]["one"] == result["networks"]["same"]
+    assert [*result["networks"]["one"]["error_inside"]] == ["0.95", "0.9", "0.8", "0.6"]
+    assert (tmp_path / "sheets" / "same.png").stat().st_size > 1000
+
+
+def test_a_perfect_network_has_no_error(workshop):
+    studio = shapes.Studio(workshop, 4)
+
+    def oracle(noisy, timestep, text, positions, hidden):
+        hidden.append(torch.zeros(*noisy.shape[:2], 32))
+        return (noisy - studio.x_BND) / (timestep[..., None] / 1000)
+
+    errors = studio.errors(oracle)
+    assert errors["places_untold_by_block"]["0.8"] == [1.0]  # zeros tell nothing
+    assert max(errors["error_inside"].values()) < 1e-6
+    assert max(errors["error_outside"].values()) < 1e-6
+
+
+def test_real_pictures_are_read_right(workshop):
+    studio = shapes.Studio(workshop, 12)
+    real = [render([case.world], frames=29, size=128, fps=8)[0, 14].numpy() for case in studio.cases]
+    assert studio.read(real)["color"] >= 0.9
+    assert studio.read(real)["subject"] >= 0.75
+    assert studio.read(real[1:] + real[:1])["subject"] <= 0.4
+
+
+def test_a_network_needs_a_name():
+    with pytest.raises(ValueError, match="is not NAME=FOLDER"):
+        shapes.main(["somewhere"])
