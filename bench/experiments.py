@@ -204,7 +204,9 @@ class Laboratory:
         run, final = Run(folder), folder / "final.safetensors"
         if not final.exists():
             began = time.process_time()
-            average = train(run, method, self.text, self.source, self.grid, flow, seed=1000 + arm.seed)
+            average = train(
+                run, method, self.text, self.source, self.grid, flow, self.w.preset.fps, seed=1000 + arm.seed
+            )
             _save(average, final)
             print(f"{folder}: {time.process_time() - began:.0f} s", file=sys.stderr, flush=True)
         rows = run.rows()

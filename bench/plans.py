@@ -47,7 +47,9 @@ def main(argv: list[str] | None = None) -> int:
     workshop = Workshop(get_preset(args.preset), args.runs, threads=args.threads)
     base = workshop.need("base", workshop.folder("base") / "transformer")
     text, source, grid, std = workshop.text(), workshop.source(), workshop.grid(), workshop.scale_std()
-    flow = dataclasses.replace(workshop.preset.causal, steps=args.steps, decay=0.0, warmup=20, lr=5e-4)
+    # The error is what is compared, so it is all that is trained.
+    plain = {"places_weight": 0.0, "places_loss": 0.0}
+    flow = dataclasses.replace(workshop.preset.causal, steps=args.steps, decay=0.0, warmup=20, lr=5e-4, **plain)
     losses: dict[str, dict[str, list[float]]] = {}
     for name, plans in MIXES.items():
         preset = dataclasses.replace(flow, plans=plans)
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(tempfile.mkdtemp(prefix="plans-"))
         try:
             method = FlowTraining(transformer, preset, std)
-            train(Run(folder), method, text, source, grid, preset, seed=11, save_every=10**9)
+            train(Run(folder), method, text, source, grid, preset, workshop.preset.fps, seed=11, save_every=10**9)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         losses[name] = {

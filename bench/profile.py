@@ -98,7 +98,7 @@ def profile(w: Workshop, model: Model, pool: Pool, stage: str, steps: int, folde
         clock.lap = clock.now()
 
     with clock.watching(PARTS):
-        train(Run(folder), method, model.text, pool, w.grid(), flow, save_every=10**9, progress=progress)
+        train(Run(folder), method, model.text, pool, w.grid(), flow, w.preset.fps, save_every=10**9, progress=progress)
     total = clock.lap - clock.began
     share = {name: round(clock.spent[name] / total, 4) for name in PARTS}
     return {

@@ -1,7 +1,7 @@
 """How well networks draw things, looked at in single pictures: no films, no motion, no units.
 
 Of held-out worlds the latent frame in the middle. The mean squared error of x0 where a thing is and elsewhere, at a few
-noise levels and always the same noise; how much of the places (train/places.py) the middle blocks do not tell; and of
+noise levels and always the same noise; how much of the places (train/places.py) each block does not tell; and of
 pictures made from noise, how often the detector reads colour and subject right.
 """
 
@@ -32,7 +32,7 @@ from videoar.transformer import patchify
 from .machine import machine, write_result
 
 SIGMAS = (0.95, 0.9, 0.8, 0.6)
-SEED, BATCH, SHEET = 5, 32, 24
+SEED, BATCH, SHEET, SHIFT = 5, 32, 24, 2.0
 READ = 5  # pictures that the detector gets of a still one
 
 
@@ -55,11 +55,12 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"{given!r} is not NAME=FOLDER")
         networks[name] = load_transformer(Path(folder))
     studio = Studio(Workshop(get_preset(args.preset), args.runs, threads=args.threads), args.pictures)
-    serve = ServePreset(steps=args.steps, shift=2.0, guidance_scale=args.guidance)
+    serve = ServePreset(steps=args.steps, shift=SHIFT, guidance_scale=args.guidance)
     result: dict[str, Any] = machine() | {
         "pictures": args.pictures,
         "steps": args.steps,
         "guidance": args.guidance,
+        "shift": SHIFT,
         "networks": {},
     }
     for name, network in networks.items():

@@ -40,7 +40,8 @@ def stage_record(folder: Path) -> dict | None:
         return None
     step = int(saved[-1].name.removeprefix("step-"))
     gaps = [b["time"] - a["time"] for a, b in itertools.pairwise(rows)]
-    kept = {r["step"]: r["loss"] for r in rows if r["step"] <= step}  # a resumed run has logged some steps twice
+    # A resumed run has logged some steps twice. Where the loss is more than the error, the error is what compares.
+    kept = {r["step"]: r.get("error", r["loss"]) for r in rows if r["step"] <= step}
     tail = [kept[s] for s in sorted(kept)[-50:]]
     record = {
         "steps": step,

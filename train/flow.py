@@ -114,11 +114,13 @@ class FlowMatching(nn.Module):
         teacher: VideoARTransformer3DModel | None = None,
     ):
         super().__init__()
-        if preset.places_loss and max(preset.places_blocks) >= transformer.config.num_layers:
+        if preset.places_loss and max(preset.places_blocks, default=0) >= transformer.config.num_layers:
             blocks = transformer.config.num_layers
             raise ValueError(
                 f"places_blocks names block {max(preset.places_blocks)}; the network has {blocks}, from 0 on"
             )
+        if preset.places_loss and not preset.places_blocks:
+            raise ValueError("places_loss needs places_blocks: the blocks that are asked for places")
         self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
     def forward(
@@ -178,10 +180,13 @@ class FlowMatching(nn.Module):
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
         wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
-        told = [places.told(hidden[i][:, -x.shape[1] :]) for i in self.preset.places_blocks]
-        missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
-        loss = (error * places.weights(wanted, self.preset.places_weight)).mean() + self.preset.places_loss * missed
-        return loss, {"error": error.detach().mean(), "places": missed.detach()}
+        loss = (error * places.weights(wanted, self.preset.places_weight)).mean()
+        columns = {"error": error.detach().mean()}
+        if self.preset.places_loss:
+            told = [places.told(hidden[i][:, -x.shape[1] :]) for i in self.preset.places_blocks]
+            missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
+            loss, columns["places"] = loss + self.preset.places_loss * missed, missed.detach()
+        return loss, columns
 
 
 class FlowTraining:

@@ -74,8 +74,8 @@ def train(
     source,
     grid: Grid,
     preset: FlowPreset,
+    fps: float,
     seed: int = 0,
-    fps: float = 8,
     save_every: int | None = None,
     compiled: bool = False,
     fsdp: bool = False,
@@ -194,7 +194,7 @@ def train(
         turns = [method.losses(d) for d in draws]
         row: Row = {"step": step + 1, "steps": preset.steps}
         while True:
-            value, learnt = torch.zeros((), device=device), None
+            value, learnt, columns = torch.zeros((), device=device), None, dict[str, float]()
             for turn in turns:
                 with accelerator.autocast():
                     learnt = next(turn, None)
@@ -202,11 +202,14 @@ def train(
                     break
                 loss = learnt[1] / preset.accumulate
                 value += loss.detach()
+                for name, number in learnt[2].items():
+                    columns[name] = columns.get(name, 0.0) + number / preset.accumulate
                 accelerator.backward(loss)
             if learnt is None:
                 break
-            name, _, columns = learnt
-            row |= {"loss": accelerator.reduce(value, "mean").item(), **columns}
+            name = learnt[0]
+            numbers = torch.tensor([value.item(), *columns.values()], device=device)
+            row |= dict(zip(("loss", *columns), accelerator.reduce(numbers, "mean").tolist(), strict=True))
             if not abs(row["loss"]) < float("inf"):
                 raise FloatingPointError(
                     f"the loss of the {name} is {row['loss']} at step {step}; "

@@ -12,6 +12,8 @@ Shapes: B clips, F latent frames, N tokens; 2 things, in the order of the captio
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,14 +32,17 @@ def paths(worlds: list[World], latent_frames: int, fps: float) -> Tensor:
     """[B, F, 2, 4]: each thing's x, y, radius (halves of the picture, up is positive) and turn (radians) in the middle
     of each latent frame; a radius of 0 where there is no second thing.
     """
+    return torch.stack([_path(world, latent_frames, fps) for world in worlds])
+
+
+@functools.lru_cache(maxsize=100_000)  # clips come again and again; for a fast GPU this would be a good part of a step
+def _path(world: World, latent_frames: int, fps: float) -> Tensor:
     ranges = [picture_range(f, f + 1) for f in range(latent_frames)]
     seconds = torch.tensor([(first + end - 1) / 2 / fps for first, end in ranges], dtype=torch.float64)
-    out = torch.zeros(len(worlds), latent_frames, THINGS, 4)
-    for world, rows in zip(worlds, out, strict=True):
-        camera = camera_path(world, seconds)
-        for i, thing in enumerate(world.things):
-            rows[:, i] = torch.stack(thing_path(thing, camera, seconds), dim=1)
-    return out
+    camera, path = camera_path(world, seconds), torch.zeros(latent_frames, THINGS, 4)
+    for i, thing in enumerate(world.things):
+        path[:, i] = torch.stack(thing_path(thing, camera, seconds), dim=1)
+    return path
 
 
 def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid) -> Tensor:

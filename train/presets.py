@@ -276,7 +276,17 @@ GPU = Preset(
         places_blocks=(3, 4, 5, 6),
     ),
     guidance=FlowPreset(
-        steps=600, batch=128, lr=2e-4, decay=0.5, ema=0.99, text_drop=0.0, plans=CAUSAL_PLANS, teacher_guidance=5.0
+        steps=600,
+        batch=128,
+        lr=2e-4,
+        decay=0.5,
+        ema=0.99,
+        text_drop=0.0,
+        plans=CAUSAL_PLANS,
+        teacher_guidance=5.0,
+        places_weight=4.0,
+        places_loss=4.0,
+        places_blocks=(3, 4, 5, 6),
     ),
     dmd=DMDPreset(
         steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, real_guidance=2.0, plans=DMD_PLANS

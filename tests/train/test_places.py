@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from train import places
-from train.data import Pool
+from train.data import Pool, Stream, sample_worlds, world_to_json
 from train.flow import FlowMatching, Noise
 from train.generator import excerpts
-from train.presets import FlowPreset
+from train.presets import SMOKE, FlowPreset
 from videoar.plan import Grid, PlanSpec, picture_range
-from videoar.playworld import Thing, World, render, sample_world
+from videoar.playworld import Thing, World, attributes, parse_caption, render, sample_world
 from videoar.transformer import VideoARTransformer3DModel
 
 BALL = Thing("ball", "red", "small", "orbits", phase=0.3)
@@ -43,6 +43,22 @@ def test_a_path_is_where_the_renderer_draws_the_thing(camera):
         assert (picture.sum(0) @ axis / mass).item() == pytest.approx(x[latent].item(), abs=0.05)
         assert -(picture.sum(1) @ axis / mass).item() == pytest.approx(y[latent].item(), abs=0.05)
         assert mass.item() == pytest.approx(math.pi * (64 * radius[latent].item()) ** 2, rel=0.25)
+
+
+def test_a_thing_turns_as_the_renderer_turns_it():
+    """The tip of a rocket that spins is where its own coordinates say that up is."""
+    world = World("wall", "none", (Thing("rocket", "red", "big", "spins"),), "white")
+    video = render([world], frames=29, fps=8)[0].float() / 255
+    x, y, radius, angle = places.paths([world], 8, 8)[0, :, 0].T
+    axis = (torch.arange(128) + 0.5) / 64 - 1
+    flame = (video[..., 0] - video[..., 2] > 0.4) & (video[..., 1] > 0.5)  # orange and yellow, at its lower end
+    for latent in range(1, 8):
+        first, end = picture_range(latent, latent + 1)
+        hot = flame[(first + end) // 2 - 1 : (first + end) // 2 + 1].float().mean(0)
+        dx = (hot.sum(0) @ axis / hot.sum()).item() - x[latent].item()
+        dy = -(hot.sum(1) @ axis / hot.sum()).item() - y[latent].item()
+        v = math.cos(angle[latent]) * dy - math.sin(angle[latent]) * dx
+        assert v / radius[latent].item() < -0.6
 
 
 def test_a_token_knows_its_place_in_a_thing_that_spins():
@@ -78,8 +94,9 @@ def test_every_plan_is_told_the_same_places(plan):
             place = built.positions(unit).long().T
             assert torch.equal(part, whole[:, place[0], place[1], place[2]])
         else:  # a coarse token tells of its middle, where no fine one is
-            assert part.shape[1] == unit.size()
-            assert part.any()
+            t, rows, columns = unit.shape()
+            coarse = targets(worlds, Grid(t, rows, columns))
+            torch.testing.assert_close(part, coarse)
 
 
 def test_weights_have_a_mean_of_one_and_count_more_where_a_thing_is():
@@ -125,7 +142,8 @@ def test_the_error_of_the_log_is_the_loss_without_places():
     for amount in (0.0, 4.0):
         _, columns = loss_of(FlowPreset(places_weight=amount, places_loss=0.5, places_blocks=(0, 1)))
         assert columns["error"].item() == pytest.approx(plain.item(), rel=1e-5)
-    weighed, _ = loss_of(FlowPreset(places_weight=4.0, places_blocks=(0,)))
+    weighed, columns = loss_of(FlowPreset(places_weight=4.0))  # no block is asked, so that none has to be there
+    assert columns.keys() == {"error"}
     assert weighed.item() != pytest.approx(plain.item(), rel=1e-3)
 
 
@@ -146,9 +164,32 @@ def test_a_middle_block_learns_to_tell_places(plan):
 def test_a_block_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="names block 7; the network has 2"):
         FlowMatching(small_network(), FlowPreset(places_loss=1.0, places_blocks=(0, 7)), {})
+    with pytest.raises(ValueError, match="needs places_blocks"):
+        FlowMatching(small_network(), FlowPreset(places_loss=1.0, places_blocks=()), {})
 
 
-def test_pools_know_the_worlds_of_their_clips(tmp_path):
+def agrees(batch):
+    return [parse_caption(prompt) for prompt in batch.prompts] == [attributes(world) for world in batch.worlds]
+
+
+def test_batches_know_what_was_drawn(tmp_path):
+    pool = Pool(tmp_path)
+    worlds = sample_worlds(6, "worlds")
+    pool.write(0, torch.zeros(6, 4, 2, 4, 4), worlds=[world_to_json(world) for world in worlds])
+    pool.refresh()
+    whole, parts = pool.batch(3, 8), [pool.batch(3, 4, part, 2) for part in (0, 1)]
+    assert agrees(whole)
+    assert whole.worlds == parts[0].worlds + parts[1].worlds
+    stream = Stream(SMOKE, None, "cpu")
+    whole, parts = (
+        stream.batch(3, 8, latents=False),
+        [stream.batch(3, 4, part, 2, latents=False) for part in (0, 1)],
+    )
+    assert agrees(whole)
+    assert whole.worlds == parts[0].worlds + parts[1].worlds
+
+
+def test_of_videos_no_worlds_are_known(tmp_path):
     pool = Pool(tmp_path)
     pool.write(0, torch.zeros(1, 4, 2, 4, 4), captions=["a red ball"], text=[torch.zeros(1, 3)])
     pool.refresh()
