@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import hashlib
 import itertools
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -284,10 +285,12 @@ def _energy(video_BTHWC: np.ndarray) -> float:
 
 
 def _plain(preset: FlowPreset | DMDPreset) -> dict[str, Any]:
-    """A stage's settings as JSON has them; its plans are the arms'."""
+    """A stage's settings as JSON has them, without what is None (results from before a setting was there stay those of
+    the same recipe); its plans are the arms'.
+    """
     settings = dataclasses.asdict(preset)
     del settings["plans"]
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    return json.loads(json.dumps({k: v for k, v in settings.items() if v is not None}))
 
 
 def _save(weights: dict[str, torch.Tensor], path: Path) -> None:

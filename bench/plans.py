@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     base = workshop.need("base", workshop.folder("base") / "transformer")
     text, source, grid, std = workshop.text(), workshop.source(), workshop.grid(), workshop.scale_std()
     # The error is what is compared, so it is all that is trained.
-    stage = dataclasses.replace(workshop.preset.causal, places_weight=0.0, places_loss=0.0)
+    stage = dataclasses.replace(workshop.preset.causal, places=None)
     flow = dataclasses.replace(stage, steps=args.steps, decay=0.0, warmup=20, lr=5e-4)
     losses: dict[str, dict[str, list[float]]] = {}
     for name, plans in MIXES.items():

@@ -114,13 +114,10 @@ class FlowMatching(nn.Module):
         teacher: VideoARTransformer3DModel | None = None,
     ):
         super().__init__()
-        if preset.places_loss and max(preset.places_blocks, default=0) >= transformer.config.num_layers:
-            blocks = transformer.config.num_layers
-            raise ValueError(
-                f"places_blocks names block {max(preset.places_blocks)}; the network has {blocks}, from 0 on"
-            )
-        if preset.places_loss and not preset.places_blocks:
-            raise ValueError("places_loss needs places_blocks: the blocks that are asked for places")
+        if preset.places is not None:
+            asked, blocks = preset.places.blocks, transformer.config.num_layers
+            if not asked or max(asked) >= blocks:
+                raise ValueError(f"places are asked of the blocks {asked}; the network has {blocks}, counted from 0")
         self.transformer, self.preset, self.scale_std, self.teacher = transformer, preset, scale_std, teacher
 
     def forward(
@@ -175,18 +172,16 @@ class FlowMatching(nn.Module):
             with torch.no_grad():
                 without = velocity(self.teacher, no_text_1LE.expand_as(text_BLE))
                 target = without.lerp(velocity(self.teacher, text_BLE), self.preset.teacher_guidance)
-        if paths_BF24 is None:
+        asked = self.preset.places
+        if asked is None or paths_BF24 is None:
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
         wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
-        loss = (error * places.weights(wanted, self.preset.places_weight)).mean()
-        columns = {"error": error.detach().mean()}
-        if self.preset.places_loss:
-            told = [places.told(hidden[i][:, -x.shape[1] :]) for i in self.preset.places_blocks]
-            missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
-            loss, columns["places"] = loss + self.preset.places_loss * missed, missed.detach()
-        return loss, columns
+        told = [places.told(hidden[i][:, -x.shape[1] :]) for i in asked.blocks]
+        missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
+        loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
+        return loss, {"error": error.detach().mean(), "places": missed.detach()}
 
 
 class FlowTraining:

@@ -131,7 +131,6 @@ def train(
             restore_optimizer(optimizer, tensors, f"opt{i}")
     if not fsdp:
         method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
-    tells_places = preset.places_weight > 0 or preset.places_loss > 0
     plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
 
     def embed(prompts: list[str]) -> torch.Tensor:
@@ -158,7 +157,7 @@ def train(
             prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
             embeddings = embed(prompts)
         latents, told = batch.latents_BCFHW, None
-        if tells_places and batch.worlds is not None:
+        if preset.places is not None and batch.worlds is not None:
             told = places.paths(batch.worlds, grid.T, fps)
         if latents is not None and plan.grid.T < grid.T:
             rng = random.Random(f"excerpt-{seed}-{step}")

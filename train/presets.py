@@ -65,6 +65,19 @@ class Share:
 
 
 @dataclass(frozen=True)
+class PlacesPreset:
+    """What the training is told of where things are (places.py); only clips of Playworld can tell it.
+
+    weight: how much more the loss counts where a thing is. loss: the weight of telling places in the output of
+    `blocks`, which are counted from 0.
+    """
+
+    weight: float = 4.0
+    loss: float = 4.0
+    blocks: tuple[int, ...] = (2, 3, 4)
+
+
+@dataclass(frozen=True)
 class FlowPreset:
     """One flow-matching stage of the transformer.
 
@@ -72,8 +85,7 @@ class FlowPreset:
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
     at the start, guided by so much. `patience` above 0: an evaluation at every checkpoint, and an end after so many of
-    them without a better one. `places_weight`: how much more the loss counts where a thing is; `places_loss`: the
-    weight of telling places in the output of the blocks `places_blocks` (places.py; for clips of Playworld).
+    them without a better one. `places`: what the training is told of where things are.
     """
 
     steps: int = 1800
@@ -92,9 +104,7 @@ class FlowPreset:
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
     teacher_guidance: float = 0.0
-    places_weight: float = 0.0
-    places_loss: float = 0.0
-    places_blocks: tuple[int, ...] = (2, 3, 4)
+    places: PlacesPreset | None = None
     save_every: int = 200
     patience: int = 0
 
@@ -186,8 +196,7 @@ class Preset:
             batch=8,
             decay=0.2,
             plans=(Share("full", 0.45, frames=1), Share("full", 0.35, frames=2), Share("full", 0.2)),
-            places_weight=4.0,
-            places_loss=4.0,
+            places=PlacesPreset(),
         )
     )
     causal: FlowPreset = field(
@@ -199,8 +208,7 @@ class Preset:
             decay=0.5,
             plans=CAUSAL_PLANS,
             context_noise=0.2,
-            places_weight=4.0,
-            places_loss=4.0,
+            places=PlacesPreset(),
         )
     )
     guidance: FlowPreset = field(
@@ -214,8 +222,7 @@ class Preset:
             text_drop=0.0,
             plans=CAUSAL_PLANS,
             teacher_guidance=3.5,
-            places_weight=4.0,
-            places_loss=4.0,
+            places=PlacesPreset(),
         )
     )
     dmd: DMDPreset = field(
@@ -259,9 +266,7 @@ GPU = Preset(
         lr=1e-3,
         decay=0.4,
         ema=0.999,
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(3, 4, 5, 6),
+        places=PlacesPreset(blocks=(3, 4, 5, 6)),
     ),
     causal=FlowPreset(
         steps=2000,
@@ -271,9 +276,7 @@ GPU = Preset(
         plans=CAUSAL_PLANS,
         context_noise=0.2,
         ema=0.999,
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(3, 4, 5, 6),
+        places=PlacesPreset(blocks=(3, 4, 5, 6)),
     ),
     guidance=FlowPreset(
         steps=600,
@@ -284,9 +287,7 @@ GPU = Preset(
         text_drop=0.0,
         plans=CAUSAL_PLANS,
         teacher_guidance=5.0,
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(3, 4, 5, 6),
+        places=PlacesPreset(blocks=(3, 4, 5, 6)),
     ),
     dmd=DMDPreset(
         steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, real_guidance=2.0, plans=DMD_PLANS
@@ -382,17 +383,13 @@ SMOKE = Preset(
         batch=2,
         warmup=1,
         plans=(Share("full", 0.5, frames=1), Share("full", 0.5)),
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(0,),
+        places=PlacesPreset(blocks=(0,)),
     ),
     causal=FlowPreset(
         steps=3,
         batch=2,
         warmup=1,
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(0, 1),
+        places=PlacesPreset(blocks=(0, 1)),
         plans=(
             Share("cube:2x2x2", 0.4),
             Share("frame", 0.2),
@@ -410,9 +407,7 @@ SMOKE = Preset(
         text_drop=0.0,
         plans=(Share("cube:2x2x2", 0.7), Share("full", 0.3)),
         teacher_guidance=3.0,
-        places_weight=4.0,
-        places_loss=4.0,
-        places_blocks=(0, 1),
+        places=PlacesPreset(blocks=(0, 1)),
     ),
     dmd=DMDPreset(
         steps=4,

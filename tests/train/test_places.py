@@ -11,7 +11,7 @@ from train import places
 from train.data import Pool, Stream, sample_worlds, world_to_json
 from train.flow import FlowMatching, Noise
 from train.generator import excerpts
-from train.presets import SMOKE, FlowPreset
+from train.presets import SMOKE, FlowPreset, PlacesPreset
 from videoar.plan import Grid, PlanSpec, picture_range
 from videoar.playworld import Thing, World, attributes, parse_caption, render, sample_world
 from videoar.transformer import VideoARTransformer3DModel
@@ -140,16 +140,15 @@ def loss_of(preset, plan="cube:2x2x2", told=True, network=None):
 def test_the_error_of_the_log_is_the_loss_without_places():
     plain, _ = loss_of(FlowPreset(), told=False)
     for amount in (0.0, 4.0):
-        _, columns = loss_of(FlowPreset(places_weight=amount, places_loss=0.5, places_blocks=(0, 1)))
+        _, columns = loss_of(FlowPreset(places=PlacesPreset(amount, 0.5, (0, 1))))
         assert columns["error"].item() == pytest.approx(plain.item(), rel=1e-5)
-    weighed, columns = loss_of(FlowPreset(places_weight=4.0))  # no block is asked, so that none has to be there
-    assert columns.keys() == {"error"}
+    weighed, _ = loss_of(FlowPreset(places=PlacesPreset(4.0, 0.0, (0,))))
     assert weighed.item() != pytest.approx(plain.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("plan", PLANS[:4])
 def test_a_middle_block_learns_to_tell_places(plan):
-    network, preset = small_network(), FlowPreset(places_loss=1.0, places_blocks=(0,))
+    network, preset = small_network(), FlowPreset(places=PlacesPreset(0.0, 1.0, (0,)))
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     told = []
     for _ in range(40):
@@ -161,11 +160,10 @@ def test_a_middle_block_learns_to_tell_places(plan):
     assert told[-1] < 0.5 * told[0]
 
 
-def test_a_block_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="names block 7; the network has 2"):
-        FlowMatching(small_network(), FlowPreset(places_loss=1.0, places_blocks=(0, 7)), {})
-    with pytest.raises(ValueError, match="needs places_blocks"):
-        FlowMatching(small_network(), FlowPreset(places_loss=1.0, places_blocks=()), {})
+@pytest.mark.parametrize("blocks", [(0, 7), ()])
+def test_blocks_that_are_not_there_are_refused(blocks):
+    with pytest.raises(ValueError, match="the network has 2"):
+        FlowMatching(small_network(), FlowPreset(places=PlacesPreset(blocks=blocks)), {})
 
 
 def agrees(batch):
