@@ -83,6 +83,7 @@ def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict)
         timesteps=serve.timesteps,
         shift=serve.shift,
         guidance_scale=serve.guidance_scale,
+        guidance_interval=serve.guidance_interval,
         height=preset.size,
         width=preset.width or preset.size,
         frames=preset.frames,

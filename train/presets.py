@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from videoar.sampler import ALWAYS
+
 
 @dataclass(frozen=True)
 class TextPreset:
@@ -84,7 +86,7 @@ class FlowPreset:
     `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
-    at the start, guided by so much. `patience` above 0: an evaluation at every checkpoint, and an end after so many of
+    at the start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an evaluation at every checkpoint, and an end after so many of
     them without a better one. `places`: what the training is told of where things are.
     """
 
@@ -104,6 +106,7 @@ class FlowPreset:
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
     teacher_guidance: float = 0.0
+    guidance_interval: tuple[float, float] = ALWAYS
     places: PlacesPreset | None = None
     save_every: int = 200
     patience: int = 0
@@ -147,7 +150,11 @@ class ServePreset:
     timesteps: tuple[float, ...] = ()
     shift: float = 5.0
     guidance_scale: float = 5.0
+    guidance_interval: tuple[float, float] = ALWAYS
 
+
+# Guidance chooses subjects in strong noise and draws tiles into skies in weak noise (docs/log.md).
+STRONG_NOISE = (0.6, 0.8)
 
 CAUSAL_PLANS = (
     Share("cube:2x2x2", 0.3),
@@ -222,6 +229,7 @@ class Preset:
             text_drop=0.0,
             plans=CAUSAL_PLANS,
             teacher_guidance=3.5,
+            guidance_interval=STRONG_NOISE,
             places=PlacesPreset(),
         )
     )
@@ -237,11 +245,14 @@ class Preset:
             fake_repeats=2,
             fakes_first=20,
             real_guidance=2.0,
+            guidance_interval=STRONG_NOISE,
             plans=DMD_PLANS,
         )
     )
-    serve: ServePreset = field(default_factory=ServePreset)
-    serve_base: ServePreset = field(default_factory=lambda: ServePreset(steps=50, guidance_scale=3.0))
+    serve: ServePreset = field(default_factory=lambda: ServePreset(guidance_interval=STRONG_NOISE))
+    serve_base: ServePreset = field(
+        default_factory=lambda: ServePreset(steps=50, guidance_scale=3.0, guidance_interval=STRONG_NOISE)
+    )
     serve_guidance: ServePreset = field(default_factory=lambda: ServePreset(guidance_scale=1.0))
 
     def serving(self, stage: str) -> ServePreset:
@@ -287,10 +298,19 @@ GPU = Preset(
         text_drop=0.0,
         plans=CAUSAL_PLANS,
         teacher_guidance=5.0,
+        guidance_interval=STRONG_NOISE,
         places=PlacesPreset(blocks=(3, 4, 5, 6)),
     ),
     dmd=DMDPreset(
-        steps=3000, batch=64, lr=1e-5, fake_lr=5e-5, warmup=20, fakes_first=200, real_guidance=2.0, plans=DMD_PLANS
+        steps=3000,
+        batch=64,
+        lr=1e-5,
+        fake_lr=5e-5,
+        warmup=20,
+        fakes_first=200,
+        real_guidance=2.0,
+        guidance_interval=STRONG_NOISE,
+        plans=DMD_PLANS,
     ),
 )
 
@@ -325,6 +345,7 @@ WAN = Preset(
         steps=2000, batch=1, lr=2e-5, optimizer="adamw", text_drop=0.0, plans=PAPER_PLANS, teacher_guidance=5.0
     ),
     dmd=DMDPreset(steps=6000, batch=1, warmup=20, fakes_first=200, plans=PAPER_PLANS),
+    serve=ServePreset(),
     serve_base=ServePreset(steps=50, guidance_scale=5.0),
 )
 
@@ -366,6 +387,8 @@ TINY = Preset(
         ema=0.95,
         plans=TINY_PLANS,
     ),
+    serve=ServePreset(),
+    serve_base=ServePreset(steps=50, guidance_scale=3.0),
 )
 
 # A few steps of everything in seconds: for the tests and for trying a change.

@@ -50,7 +50,7 @@ def sample_latents(
             timestep = torch.full((len(x), 1), 1000 * sigma, device=device)
             return transformer(x, timestep, text_kv, place, cache=cache).float()
 
-        wanted = velocity if guidance == 1 else guided(velocity, guidance)
+        wanted = velocity if guidance == 1 else guided(velocity, guidance, serve.guidance_interval)
         if serve.sampler == "few_step":
             *_, x0 = few_step(wanted, noise[0], sigmas, noise[1:].__getitem__)
         else:

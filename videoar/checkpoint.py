@@ -52,6 +52,7 @@ class ModelInfo:
     timesteps: tuple[float, ...] = ()  # the few-step list, not yet warped, e.g. 1000, 750, 500, 250
     shift: float = 5.0
     guidance_scale: float = 5.0  # 1 = without guidance
+    guidance_interval: tuple[float, float] = (0.0, 0.0)  # sigmas: none below the first, all of it above the second
     window: int | None = None  # latent frames attended to, counting the unit in flight and the sink
     sink: int = 0
     relative: bool = True  # times close up after an eviction (False: keys keep their absolute time)
@@ -72,6 +73,8 @@ class ModelInfo:
                 raise ValueError(f"{name} is {wanted}, not {shown(value)}")
         for plan in self.plans:
             PlanSpec.parse(plan)
+        if self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval is from a low to a high sigma, not {shown(self.guidance_interval)}")
         if self.window is not None and self.sink >= self.window:
             raise ValueError(f"sink is smaller than window ({self.window}), of which it is a part, not {self.sink}")
 
@@ -125,6 +128,7 @@ _WANTED: dict[str, _Check] = {
     ),
     "shift": _number(0.01, 100),
     "guidance_scale": _number(0, 30),
+    "guidance_interval": _list_of(_number(0, 1), 2, least=2),
     "window": _or_null(_whole(1, 10_000)),
     "sink": _whole(0, 10_000),
     "relative": ("true or false", lambda value: isinstance(value, bool)),

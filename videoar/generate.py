@@ -227,7 +227,8 @@ class _Denoiser:
         def noise(step: int) -> torch.Tensor:
             return send(self.noise.tokens(unit, step), self.device)
 
-        velocity = network if self.batch == 1 else sampler.guided(network, self.guidance)
+        interval = self.settings.guidance_interval
+        velocity = network if self.batch == 1 else sampler.guided(network, self.guidance, interval)
         sigmas, self.denoised = self.settings.sigmas, Stopwatch(self.device)
         if self.settings.sampler == "few_step":
             estimates = sampler.few_step(velocity, noise(0), sigmas, lambda step: noise(step + 1))

@@ -131,6 +131,7 @@ class Settings:
     sampler: str
     sigmas: tuple[float, ...]
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     window: int | None
     sink: int
 
@@ -201,6 +202,7 @@ def resolve(model: Model, request: Request) -> Settings:
         sampler=info.sampler,
         sigmas=tuple(schedule(request.steps or info.steps, info.shift, info.timesteps, info.sampler)),
         guidance_scale=guidance,
+        guidance_interval=info.guidance_interval,
         window=window,
         sink=sink if window is not None else 0,
     )

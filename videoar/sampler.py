@@ -7,11 +7,15 @@ x0 = x_t - sigma v. `velocity(x, sigma)` returns v for x at sigma, in the shape 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 Velocity = Callable[[torch.Tensor, float], torch.Tensor]
+Sigma = TypeVar("Sigma", float, torch.Tensor)
+
+ALWAYS = (0.0, 0.0)  # the guidance interval of a network that is guided at every noise level
+_SHARP = 1e-6  # the width of an interval that is a step
 
 
 def warp(sigmas: Sequence[float], shift: float) -> list[float]:
@@ -86,11 +90,28 @@ def _unipc_scheduler(shift: float = 1.0) -> Any:
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
 
 
-def guided(velocity_2B: Velocity, scale: float) -> Velocity:
-    """Classifier-free guidance: v = v_uncond + scale (v_cond - v_uncond), from one doubled batch (cond, uncond)."""
+def guidance_at(sigma: Sigma, scale: float, interval: tuple[float, float] = ALWAYS) -> Sigma:
+    """Return the guidance scale at a noise level: `scale` at and above the interval, 1 below it, linear inside.
+
+    sigma: in [0, 1], a number or a tensor of them. Guidance decides what is drawn while the noise is strong; in weak
+    noise it only multiplies the network's small errors (limited interval: Kynkäänniemi et al., 2024).
+    """
+    low, high = interval
+    if high <= 0:
+        return scale if isinstance(sigma, (int, float)) else torch.full_like(sigma, scale)
+    if isinstance(sigma, (int, float)):
+        return 1 + (scale - 1) * min(1.0, max(0.0, (sigma - low) / max(high - low, _SHARP)))
+    return 1 + (scale - 1) * ((sigma - low) / max(high - low, _SHARP)).clamp(0, 1)
+
+
+def guided(velocity_2B: Velocity, scale: float, interval: tuple[float, float] = ALWAYS) -> Velocity:
+    """Classifier-free guidance: v = v_uncond + g (v_cond - v_uncond), from one doubled batch (cond, uncond).
+
+    g is `guidance_at(sigma, scale, interval)`.
+    """
 
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
         cond, uncond = velocity_2B(torch.cat([x, x]), sigma).chunk(2)
-        return uncond + scale * (cond - uncond)
+        return uncond + guidance_at(sigma, scale, interval) * (cond - uncond)
 
     return velocity

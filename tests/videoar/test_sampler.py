@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videoar.sampler import euler, few_step, guided, schedule, unipc, unwarp, warp
+from videoar.sampler import ALWAYS, euler, few_step, guidance_at, guided, schedule, unipc, unwarp, warp
 
 STEPS = [1.0, 0.75, 0.5, 0.25]
 
@@ -76,3 +76,26 @@ def test_guidance_extrapolates_from_the_unconditional():
     velocity = guided(lambda x, sigma: torch.cat([x[:1] + 1, x[1:] - 1]), scale=3.0)
     x = torch.zeros(1, 2, 6)
     assert torch.equal(velocity(x, 0.5), torch.full_like(x, -1 + 3 * 2))
+
+
+@pytest.mark.parametrize(
+    ("interval", "sigmas", "expected"),
+    [
+        (ALWAYS, [0.0, 0.3, 1.0], [4.0, 4.0, 4.0]),
+        ((0.6, 0.8), [0.0, 0.6, 0.7, 0.8, 1.0], [1.0, 1.0, 2.5, 4.0, 4.0]),
+        ((0.7, 0.7), [0.69, 0.71], [1.0, 4.0]),
+    ],
+)
+def test_guidance_rules_above_its_interval_only(interval, sigmas, expected):
+    assert [guidance_at(s, 4.0, interval) for s in sigmas] == pytest.approx(expected)
+    assert guidance_at(torch.tensor(sigmas), 4.0, interval).tolist() == pytest.approx(expected)
+    assert guidance_at(torch.tensor(sigmas), 1.0, interval).tolist() == pytest.approx([1.0] * len(sigmas))
+
+
+def test_below_the_interval_a_guided_velocity_is_the_conditional_one():
+    def network(x, sigma):
+        return torch.cat([x[:1] + 1, x[1:] - 1])
+
+    velocity = guided(network, 3.0, (0.6, 0.8))
+    assert velocity(torch.zeros(1, 2), 0.5).tolist() == [[1.0, 1.0]]
+    assert velocity(torch.zeros(1, 2), 0.9).tolist() == [[5.0, 5.0]]
