@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -35,3 +36,20 @@ def new_accelerator(tracker: str | None = None, folder: Path | None = None) -> A
     return Accelerator(
         mixed_precision=precision, cpu=not torch.cuda.is_available(), log_with=tracker, project_dir=folder
     )
+
+
+class OneDevice:
+    """A single process on a single device, with the few calls of accelerate's Accelerator that a step makes."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=computes_in_bfloat16())
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def clip_grad_norm_(self, parameters: Iterable[torch.nn.Parameter], most: float) -> torch.Tensor:
+        """Scale the gradients to a norm of at most `most`; return the norm that they had."""
+        return torch.nn.utils.clip_grad_norm_(parameters, most)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videoar.plan import Plan, PlanSpec
-from videoar.sampler import few_step, guidance_at, schedule, warp
+from videoar.sampler import few_step, guidance_at, schedule
 from videoar.transformer import VideoARTransformer3DModel, unpatchify
 
 from .flow import Draw, Losses
@@ -163,7 +163,7 @@ class SymmetricDMD:
             sample = self.parts["model"](noise, draw.text_BLE, plan)
         latents = finest_latents(sample.detach(), plan, patch)
         # What long distillation is known to spoil: contrast that grows, motion that dies.
-        row = {"spread": latents.std().item(), "motion": latents.diff(dim=2).abs().mean().item()}
+        row = {"spread": latents.std(), "motion": latents.diff(dim=2).abs().mean()}
         if turn:
             noisy, sigma_B, _ = self.noised(sample.detach(), draw)
             sigma = sigma_B[:, None, None]
@@ -172,7 +172,7 @@ class SymmetricDMD:
                 fakes = self.parts["fakes"](noisy, sigma_B, draw.text_BLE, plan)
                 fake = noisy - sigma * torch.stack(fakes).mean(0)
             loss = dmd_loss(sample, real, fake)
-            yield "model", loss, {"dmd": loss.item(), **row}
+            yield "model", loss, {"dmd": loss.detach(), **row}
         sample = sample.detach()
         for _ in range(p.fake_repeats):
             noisy, sigma_B, noise = self.noised(sample, draw)
@@ -182,7 +182,8 @@ class SymmetricDMD:
     def noised(self, sample_BND: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """The sample at a random sigma of each clip, the sigmas [B] and the noise."""
         uniform = draw.noise.uniform(len(sample_BND))
-        sigma_B = uniform.new_tensor(warp(uniform.tolist(), self.preset.shift)).clamp(LOWEST, HIGHEST)
+        shift = self.preset.shift
+        sigma_B = (shift * uniform / (1 + (shift - 1) * uniform)).clamp(LOWEST, HIGHEST)
         noise, sigma = draw.noise.normal(*sample_BND.shape), sigma_B[:, None, None]
         return (1 - sigma) * sample_BND + sigma * noise, sigma_B, noise
 

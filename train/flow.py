@@ -10,6 +10,7 @@ Shapes: B batch, N tokens of a plan, D token channels, U units.
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,29 +54,37 @@ def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
     return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
 
 
+def new_generator(device: torch.device, seed: int) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
+
+
 class Noise:
-    """The random numbers of a step. They are drawn for the clips of all processes and each takes its own part, so that
-    two processes train as one does on the doubled batch.
+    """The random numbers of a step, drawn on the device that uses them.
+
+    They are drawn for the clips of all processes and each takes its own part, so that two processes train as one does
+    on the doubled batch.
     """
 
     def __init__(self, seed: int, part: int = 0, parts: int = 1, device: torch.device | str = "cpu"):
-        self.part, self.parts, self.device = part, parts, device
-        self.generator = torch.Generator().manual_seed(seed)  # a CPU's: the same numbers on every device
+        self.part, self.parts, self.device = part, parts, torch.device(device)
+        self.generator = new_generator(self.device, seed)
+        self.choices = random.Random(seed)  # decisions of the program, which must not wait for the device
 
     def normal(self, clips: int, *shape: int) -> Tensor:
-        return self._own(torch.randn(clips * self.parts, *shape, generator=self.generator))
+        drawn = torch.randn(clips * self.parts, *shape, generator=self.generator, device=self.device)
+        return self._own(drawn)
 
     def uniform(self, clips: int, *shape: int) -> Tensor:
         """In [0, 1)."""
-        return self._own(torch.rand(clips * self.parts, *shape, generator=self.generator))
+        return self._own(torch.rand(clips * self.parts, *shape, generator=self.generator, device=self.device))
 
     def below(self, n: int) -> int:
         """A whole number in [0, n), the same in all processes."""
-        return int(torch.randint(n, (), generator=self.generator))
+        return self.choices.randrange(n)
 
     def _own(self, drawn: Tensor) -> Tensor:
         clips = len(drawn) // self.parts
-        return drawn[self.part * clips :][:clips].to(self.device)
+        return drawn[self.part * clips :][:clips]
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Draw:
     paths_BF24: Tensor | None = None
 
 
-Losses = Iterator[tuple[str, Tensor, dict[str, float]]]  # the part to train, its loss, further columns of the log
+Losses = Iterator[tuple[str, Tensor, dict[str, Tensor]]]  # the part to train, its loss, further columns of the log
 
 
 def sample_sigmas(clips: int, units: int, shift: float, noise: Noise) -> Tensor:
@@ -211,4 +220,4 @@ class FlowTraining:
         assert draw.latents_BCFHW is not None
         inputs = (draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.shift, draw.noise, draw.no_text_1LE)
         loss, columns = self.parts["model"](*inputs, draw.paths_BF24)
-        yield "model", loss, {name: value.item() for name, value in columns.items()}
+        yield "model", loss, columns

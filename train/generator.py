@@ -2,69 +2,29 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-from videoar.plan import Grid, Plan, PlanSpec
+from videoar.plan import Grid
 from videoar.text import TextEncoder
 from videoar.transformer import VideoARTransformer3DModel
 
-from . import places
-from .data import pad
 from .device import new_accelerator
-from .flow import Draw, Losses, Noise
-from .optim import learning_rate, make_optimizers, set_learning_rate
+from .feed import PoolFeed
+from .learner import Columns, Learner, Method
+from .optim import learning_rate
 from .presets import FlowPreset
-from .run import Average, Run, flatten_optimizer, placed_like, restore_optimizer, whole
+from .run import Run, flatten_optimizer, placed_like, restore_optimizer, whole
 
 Row = dict[str, Any]
-
-
-class Method(Protocol):
-    """What is trained, and by which losses."""
-
-    parts: dict[str, nn.Module]  # called in `losses`; each has optimizers of its own; "model" is the generator
-    trained: dict[str, nn.Module]  # the weights of each part that are trained, saved and resumed
-    frozen: list[nn.Module]  # teachers
-    uncached: list[nn.Module]  # called with the same few shapes again and again: worth compiling
-    rates: dict[str, float]  # each part's learning rate, as a multiple of the preset's
-    needs_latents: bool
-
-    def losses(self, draw: Draw) -> Losses:
-        """Yields each part that learns in this step with its loss; the part has learnt when the next is asked for."""
-        ...
-
-
-def excerpts(clips: torch.Tensor, dim: int, frames: int, starts: list[int]) -> torch.Tensor:
-    """A few consecutive latent frames, which are dimension `dim`, of each clip, from a place of its own."""
-    return torch.stack([clip.narrow(dim - 1, start, frames) for clip, start in zip(clips, starts, strict=True)])
-
-
-def excerpt_shift(shift: float, part: float) -> float:
-    """The shift for a `part` of a clip: fewer tokens tell less of what noise hides (Esser et al., 2024, section 5.3.2).
-
-    Never below 1, which is no shift at all.
-    """
-    return max(1.0, shift * part**0.5)
-
-
-def pick_plan(plans: list[tuple[Plan, float]], step: int, seed: int) -> Plan:
-    rng = random.Random(f"plan-{seed}-{step}")
-    return rng.choices([p for p, _ in plans], [w for _, w in plans])[0]
-
-
-def own_part(drawn: list, part: int, parts: int) -> list:
-    """Of what was drawn for the clips of all processes, that of one."""
-    size = len(drawn) // parts
-    return drawn[part * size : (part + 1) * size]
 
 
 def train(
@@ -94,14 +54,12 @@ def train(
     fsdp: shard every network among the processes (torch's fully_shard). Checkpoints hold whole tensors either way, so
     that any number of processes can go on.
     on_save: called at every checkpoint with the averaged weights; true ends the training there.
-    Raises FloatingPointError when the loss is not finite; the last checkpoint is then still good.
+    Raises FloatingPointError when a loss or a gradient is not finite; the last checkpoint is then still good.
     """
     save_every = save_every or preset.save_every
     accelerator = new_accelerator(tracker, run.folder)
     if tracker:
         accelerator.init_trackers("videoar", {"stage": run.folder.name, "seed": seed, "steps": preset.steps})
-    device = accelerator.device
-    model = method.trained["model"]
     saved = run.load()
     tensors, info = saved or ({}, {"step": 0})
     step = info["step"]
@@ -111,71 +69,16 @@ def train(
     source.refresh()
     if not len(source):
         raise ValueError("there are no clips to train on; run `python -m train data` first")
-    if compiled:
-        torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
-        for network in method.uncached:
-            compile_blocks(network)
-    for network in [*method.parts.values(), *method.frozen]:
-        network.to(device)
-        if fsdp:
-            shard(network, preset)
-    optimizers = {
-        name: make_optimizers(part, preset.optimizer, preset.weight_decay, preset.betas)
-        for name, part in method.trained.items()
-    }
-    average = Average(model, preset.ema)
-    every_optimizer = [o for part in optimizers.values() for o in part]
+    place(method, accelerator, preset, compiled, fsdp)
+    learner = Learner(method, preset, accelerator)
     if saved:
-        average.tensors = {k: placed_like(tensors[f"ema.{k}"], v) for k, v in average.tensors.items()}
-        for i, optimizer in enumerate(every_optimizer):
-            restore_optimizer(optimizer, tensors, f"opt{i}")
-    if not fsdp:
-        method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
-    plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s.share) for s in preset.plans]
-
-    def embed(prompts: list[str]) -> torch.Tensor:
-        if text is None:
-            raise ValueError("the data keep no embeddings of their captions, so that a text encoder is needed")
-        with torch.no_grad():
-            return text(prompts)
-
-    kept = source.no_text()
-    no_text = (embed([""]) if kept is None else kept[None].float()).to(device)
-
-    def draw(micro: int) -> Draw:
-        part = accelerator.process_index * preset.accumulate + micro
-        parts = accelerator.num_processes * preset.accumulate
-        plan = pick_plan(plans, step, seed)
-        size = preset.batch * (grid.T // plan.grid.T)
-        batch = source.batch(step, size, part, parts, latents=method.needs_latents)
-        rng = random.Random(f"drop-{seed}-{step}")
-        dropped = own_part([rng.random() < preset.text_drop for _ in range(size * parts)], part, parts)
-        if batch.text is not None:
-            embeddings = pad(batch.text, no_text.shape[1])
-            embeddings[torch.tensor(dropped)] = no_text.cpu()
-        else:
-            prompts = ["" if drop else prompt for drop, prompt in zip(dropped, batch.prompts, strict=True)]
-            embeddings = embed(prompts)
-        latents, told = batch.latents_BCFHW, None
-        if preset.places is not None and batch.worlds is not None:
-            told = places.paths(batch.worlds, grid.T, fps)
-        if latents is not None and plan.grid.T < grid.T:
-            rng = random.Random(f"excerpt-{seed}-{step}")
-            starts = own_part([rng.randrange(grid.T - plan.grid.T + 1) for _ in range(size * parts)], part, parts)
-            latents = excerpts(latents, 2, plan.grid.T, starts)
-            told = None if told is None else excerpts(told, 1, plan.grid.T, starts)
-        noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, device)
-        latents = None if latents is None else latents.to(device)
-        shift = excerpt_shift(preset.shift, plan.grid.T / grid.T)
-        return Draw(step, plan, shift, embeddings.to(device), no_text, noise, latents, told)
+        restore(learner, tensors)
+    feed = PoolFeed(source, text, grid, preset, fps, seed, accelerator.device, method.needs_latents)
+    every_part = accelerator.num_processes * preset.accumulate
 
     def save() -> bool:
-        """Whether to stop."""
-        tensors = {f"{name}.{k}": v for name, part in method.trained.items() for k, v in part.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in average.tensors.items()}
-        for i, optimizer in enumerate(every_optimizer):
-            tensors |= flatten_optimizer(optimizer.state_dict(), f"opt{i}")
-        tensors = {k: whole(v) for k, v in tensors.items()}  # every process has its shard to give
+        """Write a checkpoint; return whether to stop."""
+        tensors = {k: whole(v) for k, v in state(learner).items()}  # every process has its shard to give
         stop = [False]
         if accelerator.is_main_process:
             run.save(step, tensors, {"clips": len(source), "seed": seed})
@@ -188,49 +91,27 @@ def train(
             if save():
                 break
             source.refresh()
-        lr = learning_rate(step, preset.steps, preset.lr, preset.warmup, preset.decay)
-        draws = [draw(micro) for micro in range(preset.accumulate)]
-        turns = [method.losses(d) for d in draws]
         row: Row = {"step": step + 1, "steps": preset.steps}
-        while True:
-            value, learnt, columns = torch.zeros((), device=device), None, dict[str, float]()
-            for turn in turns:
-                with accelerator.autocast():
-                    learnt = next(turn, None)
-                if learnt is None:
-                    break
-                loss = learnt[1] / preset.accumulate
-                value += loss.detach()
-                for name, number in learnt[2].items():
-                    columns[name] = columns.get(name, 0.0) + number / preset.accumulate
-                accelerator.backward(loss)
-            if learnt is None:
-                break
-            name = learnt[0]
-            numbers = torch.tensor([value.item(), *columns.values()], device=device)
-            row |= dict(zip(("loss", *columns), accelerator.reduce(numbers, "mean").tolist(), strict=True))
-            if not abs(row["loss"]) < float("inf"):
-                raise FloatingPointError(
-                    f"the loss of the {name} is {row['loss']} at step {step}; "
-                    f"the last good checkpoint is in {run.folder}"
-                )
-            accelerator.clip_grad_norm_(method.trained[name].parameters(), preset.clip)
-            set_learning_rate(optimizers[name], lr * method.rates[name])
-            for optimizer in optimizers[name]:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            if name == "model":
-                average.update(model, step)
+
+        def check(name: str, columns: Columns, norm: torch.Tensor, row: Row = row, step: int = step) -> None:
+            numbers = accelerator.reduce(torch.stack([v.float() for v in columns.values()]), "mean").tolist()
+            row |= dict(zip(columns, numbers, strict=True))
+            for what, value in (("loss", row["loss"]), ("gradient", norm.item())):
+                if not abs(value) < float("inf"):
+                    raise FloatingPointError(
+                        f"the {what} of the {name} is {value} at step {step}; "
+                        f"the last good checkpoint is in {run.folder}"
+                    )
+
+        lr = learning_rate(step, preset.steps, preset.lr, preset.warmup, preset.decay)
+        own = range(accelerator.process_index * preset.accumulate, (accelerator.process_index + 1) * preset.accumulate)
+        draws = [feed.draw(step, part, every_part) for part in own]
+        learner.step(step, draws, lr, check)
         step += 1
         if accelerator.is_main_process:
-            clips = (step - first) * preset.batch * preset.accumulate * accelerator.num_processes
-            plan = draws[0].plan
-            row |= {
-                "plan": str(plan.spec),
-                "frames": plan.grid.T,
-                "lr": lr,
-                "clips_per_s": clips / (time.monotonic() - began),
-            }
+            plan, clips = draws[0].plan, (step - first) * preset.batch * every_part
+            speed = clips / (time.monotonic() - began)
+            row |= {"plan": str(plan.spec), "frames": plan.grid.T, "lr": lr, "clips_per_s": speed}
             run.log(**row)
             if tracker:
                 accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=step)
@@ -239,7 +120,38 @@ def train(
         save()
     if tracker:
         accelerator.end_training()
-    return {k: whole(v) for k, v in average.tensors.items()}
+    return {k: whole(v) for k, v in learner.average.tensors.items()}
+
+
+def place(method: Method, accelerator: Accelerator, preset: FlowPreset, compiled: bool, fsdp: bool) -> None:
+    """Bring a method's networks to their device, compiled, sharded or wrapped as asked for."""
+    if compiled:
+        torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
+        for network in method.uncached:
+            compile_blocks(network)
+    for network in [*method.parts.values(), *method.frozen]:
+        network.to(accelerator.device)
+        if fsdp:
+            shard(network, preset)
+    if not fsdp:
+        method.parts = {name: accelerator.prepare(part) for name, part in method.parts.items()}
+
+
+def state(learner: Learner) -> dict[str, torch.Tensor]:
+    """Return all that a checkpoint holds: the networks' weights, the average and the optimizers' state."""
+    tensors = {f"{name}.{k}": v for name, part in learner.method.trained.items() for k, v in part.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in learner.average.tensors.items()}
+    for i, optimizer in enumerate(learner.every_optimizer):
+        tensors |= flatten_optimizer(optimizer.state_dict(), f"opt{i}")
+    return tensors
+
+
+def restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
+    """Bring the average and the optimizers to where a checkpoint left them."""
+    average = learner.average
+    average.tensors = {k: placed_like(tensors[f"ema.{k}"], v) for k, v in average.tensors.items()}
+    for i, optimizer in enumerate(learner.every_optimizer):
+        restore_optimizer(optimizer, tensors, f"opt{i}")
 
 
 def load_weights(part: nn.Module, tensors: dict[str, torch.Tensor], name: str, run: Run) -> None:

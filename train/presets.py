@@ -58,12 +58,14 @@ class Share:
     """A part of the batches: the plan that they train, on excerpts of `frames` latent frames (None: whole clips).
 
     A batch of excerpts holds as many more of them as they are shorter: what things look like is learnt from many clips,
-    not from many frames of one.
+    not from many frames of one. begin, end: the part of the stage, from 0 to 1, in which the plan is trained.
     """
 
     plan: str
     share: float
     frames: int | None = None
+    begin: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,9 @@ class FlowPreset:
     `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
-    at the start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an evaluation at every checkpoint, and an end after so many of
-    them without a better one. `places`: what the training is told of where things are.
+    at the start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an
+    evaluation at every checkpoint, and an end after so many of them without a better one. `places`: what the training
+    is told of where things are.
     """
 
     steps: int = 1800

@@ -62,7 +62,7 @@ def stage_text(w: Workshop, progress: Rows) -> None:
     torch.manual_seed(w.seed)
     encoder = make_encoder(w.preset.text, len(tokenizer))
     preset = dataclasses.replace(w.preset.text, steps=w.steps) if w.steps else w.preset.text
-    train_text(Run(folder), tokenizer, encoder, preset, w.seed, progress=progress)
+    train_text(Run(folder), tokenizer, encoder, preset, w.seed, progress=progress, device=w.device)
     tokenizer.save_pretrained(folder / "tokenizer")
     encoder.save_pretrained(folder / "text_encoder")
 

@@ -132,13 +132,15 @@ def train_text(
     seed: int = 0,
     save_every: int = 500,
     progress: Callable[[dict], None] = lambda row: None,
+    device: torch.device | str = "cpu",
 ) -> None:
-    """Train the encoder in place, continuing from the newest checkpoint. The accuracy logged is that of unseen
-    captions.
+    """Train the encoder in place, continuing from the newest checkpoint, and leave it on the device.
+
+    The accuracy that is logged is that of unseen captions.
     """
     torch.manual_seed(seed)
     reader = AttributeReader(preset.width)
-    both = nn.ModuleDict({"encoder": encoder, "reader": reader})
+    both = nn.ModuleDict({"encoder": encoder, "reader": reader}).to(device)
     optimizer = torch.optim.AdamW(both.parameters(), lr=preset.lr, betas=(0.9, 0.98), weight_decay=0.01)
     step = 0
     if (saved := run.load()) is not None:
@@ -155,10 +157,10 @@ def train_text(
             truncation=True,
             max_length=preset.max_length,
             return_tensors="pt",
-        )
+        ).to(device)
         hidden = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
         logits = reader(hidden, tokens.attention_mask)
-        wanted = torch.tensor([targets(w) for w in worlds])
+        wanted = torch.tensor([targets(w) for w in worlds], device=device)
         loss = torch.stack([F.cross_entropy(logit, wanted[:, i]) for i, logit in enumerate(logits)]).mean()
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)

@@ -17,7 +17,7 @@ from .data import sample_video
 from .device import new_accelerator
 from .optim import learning_rate, set_learning_rate
 from .presets import CodecPreset, Preset
-from .run import Average, Run, flatten_optimizer, restore_optimizer
+from .run import Average, Run, flatten_optimizer, placed_like, restore_optimizer
 
 CROPS_PER_CLIP = 4
 
@@ -145,6 +145,7 @@ def train_codec(
     p = preset.codec
     objective = (TinyObjective if isinstance(codec, TinyCodec) else WanObjective)(codec, p)
     accelerator = new_accelerator()
+    codec.to(accelerator.device)  # before anything that keeps tensors like its own: average, optimizer
     optimizer = torch.optim.AdamW(codec.parameters(), lr=p.lr, betas=(0.9, 0.99), weight_decay=1e-4)
     average = Average(codec, p.ema)
     step = 0
@@ -152,9 +153,8 @@ def train_codec(
         tensors, info = saved
         step = info["step"]
         codec.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        average.tensors = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
+        average.tensors = {k: placed_like(tensors[f"ema.{k}"], v) for k, v in average.tensors.items()}
         restore_optimizer(optimizer, tensors, "opt")
-    codec.to(accelerator.device)
     group, video = -1, torch.empty(0)
     per_group = 4 * CROPS_PER_CLIP // p.batch or 1
     while step < p.steps:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from train.feed import excerpt_shift
 from train.flow import FlowMatching, Noise, level_tokens, plan_tokens, teacher_forcing_mask
-from train.generator import excerpt_shift
 from train.optim import learning_rate
 from train.presets import FlowPreset
 from train.run import Average

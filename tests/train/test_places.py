@@ -9,8 +9,8 @@ import torch
 
 from train import places
 from train.data import Pool, Stream, sample_worlds, world_to_json
+from train.feed import excerpts
 from train.flow import FlowMatching, Noise
-from train.generator import excerpts
 from train.presets import SMOKE, FlowPreset, PlacesPreset
 from videoar.plan import Grid, PlanSpec, picture_range
 from videoar.playworld import Thing, World, attributes, parse_caption, render, sample_world

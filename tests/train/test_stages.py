@@ -341,3 +341,35 @@ def test_unusable_arguments_are_one_line_and_exit_code_2(arguments, tmp_path, ca
 
     assert main([*arguments, "--preset", "smoke", "--runs", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_gradient_that_is_not_finite_ends_the_stage_before_it_is_used(prepared, tmp_path):
+    """The loss alone does not tell: here it is finite and its gradient is not."""
+    from train import stages
+
+    if not (prepared.folder("base") / "transformer").exists():
+        run_stages(prepared, "base")
+    before = {path: path.stat().st_mtime for path in Run(prepared.folder("base")).checkpoints()}
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("nan")
+
+    class Faulty(stages.FlowTraining):
+        def losses(self, draw):
+            for name, loss, columns in super().losses(draw):
+                yield name, Broken.apply(loss) if draw.step == 4 else loss, columns
+
+    workshop = dataclasses.replace(prepared, steps=6)
+    original, stages.FlowTraining = stages.FlowTraining, Faulty
+    try:
+        with pytest.raises(FloatingPointError, match="gradient of the model is nan at step 4"):
+            run_stages(workshop, "base")
+    finally:
+        stages.FlowTraining = original
+    assert {path: path.stat().st_mtime for path in Run(prepared.folder("base")).checkpoints()} == before
