@@ -1,6 +1,7 @@
 """`python -m train STAGE`: text, linear, data, vae, base, causal, guidance, dmd, export, or `all` of them in order.
 
-Every stage resumes where it stopped. Beside them: `adopt` takes the text encoder and the codec of a model folder
+Every stage resumes where it stopped. `sprint` (`python -m train sprint --help`) runs the transformer's stages against
+the clock. Beside them: `adopt` takes the text encoder and the codec of a model folder
 (--init) instead of training them, `sample_base` makes clips with the base for `causal` to train on, `plan` says what a
 preset takes in memory and time.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,6 +20,18 @@ from .export import check_target
 from .presets import PRESETS, get_preset
 from .stages import APART, STAGES
 from .workshop import Workshop
+
+COMMANDS = {"sprint": ".sprint_command", "render": ".render"}  # with options of their own
+
+
+def run_command(name: str, argv: list[str]) -> int:
+    try:
+        return import_module(COMMANDS[name], __package__).main(argv)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 class Progress:
@@ -71,6 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--compile", action="store_true", help="compile the blocks (faster after some minutes; needs a C++ compiler)"
     )
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in COMMANDS:
+        return run_command(argv[0], argv[1:])
     args = parser.parse_args(argv)
     try:
         if args.stage == "all" and args.steps is not None:

@@ -16,7 +16,7 @@ from videoar.checkpoint import Model, ModelInfo, load_model, save_model
 from videoar.codec import TinyCodec
 from videoar.provenance import commit, hardware
 
-from .presets import ServePreset
+from .presets import Preset, ServePreset
 from .run import Run
 from .stopping import best_snapshot
 
@@ -52,12 +52,17 @@ def stage_record(folder: Path) -> dict | None:
     return record | {"started_from": json.loads(started.read_text())} if started.exists() else record
 
 
+def known_provenance(folder: Path) -> dict[str, Any]:
+    """Return where the network of a model folder comes from, as far as the folder says."""
+    info = folder / "videoar.json"
+    known = json.loads(info.read_text()).get("provenance", {}) if info.exists() else {}
+    return {"folder": str(folder), **known}
+
+
 def note_start(folder: Path, init: Path) -> None:
     """Keep in a stage's folder which model its network is taken from."""
-    info = init / "videoar.json"
-    known = json.loads(info.read_text()).get("provenance", {}) if info.exists() else {}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STARTED).write_text(json.dumps({"folder": str(init), **known}))
+    (folder / STARTED).write_text(json.dumps(known_provenance(init)))
 
 
 def commands(preset: str, records: dict[str, dict]) -> str:
@@ -73,8 +78,15 @@ def commands(preset: str, records: dict[str, dict]) -> str:
 
 
 def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict) -> ModelInfo:
-    """videoar.json of a workshop's model."""
-    preset, std = workshop.preset, workshop.scale_std()
+    """Return videoar.json of a workshop's model."""
+    std = workshop.scale_std()
+    return info_of(workshop.preset, (std[4], std[2], 1.0), plans, serve, provenance)
+
+
+def info_of(
+    preset: Preset, scale_std: tuple[float, ...], plans: list[str], serve: ServePreset, provenance: dict
+) -> ModelInfo:
+    """Return videoar.json of a model that was trained as a preset says."""
     return ModelInfo(
         name=f"Playworld {preset.name}",
         plans=tuple(plans),
@@ -88,7 +100,7 @@ def model_info(workshop, plans: list[str], serve: ServePreset, provenance: dict)
         width=preset.width or preset.size,
         frames=preset.frames,
         fps=preset.fps,
-        scale_std=(std[4], std[2], 1.0),
+        scale_std=scale_std,
         text_length=preset.text.max_length,
         provenance=provenance,
     )
@@ -130,12 +142,16 @@ def export(workshop, out: Path) -> Path:
             "stages": records,
         },
     )
+    return replace_model(Model(transformer.eval(), codec, w.text(), info), out)
+
+
+def replace_model(model: Model, out: Path) -> Path:
+    """Write a model folder in the place of the one that is there, which goes only when the new one is whole."""
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(Model(transformer.eval(), codec, w.text(), info), partial)
-    # The old model goes only when the new one is in its place.
+    save_model(model, partial)
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

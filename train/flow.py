@@ -78,6 +78,11 @@ class Noise:
         """In [0, 1)."""
         return self._own(torch.rand(clips * self.parts, *shape, generator=self.generator, device=self.device))
 
+    def whole(self, clips: int, n: int) -> Tensor:
+        """Whole numbers [clips] in [0, n)."""
+        shape = (clips * self.parts,)
+        return self._own(torch.randint(n, shape, generator=self.generator, device=self.device))
+
     def below(self, n: int) -> int:
         """A whole number in [0, n), the same in all processes."""
         return self.choices.randrange(n)

@@ -30,10 +30,18 @@ def make_optimizers(
     return optimizers
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float) -> float:
-    """Linear warm-up, constant, and a linear fall to zero over the last `decay` part of the steps."""
-    falling = (steps - step) / max(1.0, decay * steps)
+def rate_at(progress: float, step: int, peak: float, warmup: int, decay: float) -> float:
+    """Return the learning rate: a linear warm-up, constant, and a linear fall to zero over the last `decay` part.
+
+    progress: the part of the training that is done, in [0, 1], by its steps or by the clock.
+    """
+    falling = (1 - progress) / decay if decay else 1.0
     return peak * min(1.0, (step + 1) / max(1, warmup), falling)
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: float) -> float:
+    """Return the learning rate of a training that is measured in steps."""
+    return rate_at(step / steps, step, peak, warmup, max(decay, 1 / steps))
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], lr: float) -> None:

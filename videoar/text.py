@@ -43,7 +43,12 @@ class TextEncoder:
             return_tensors="pt",
         )
         device = self._workplace()
-        ids_BL, mask_BL = tokens.input_ids.to(device), tokens.attention_mask.to(device)
+        return self.embed(tokens.input_ids.to(device), tokens.attention_mask.to(device))
+
+    @torch.no_grad()
+    def embed(self, ids_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+        """Return embeddings [B, L, E] of token numbers, on their device; mask_BL is 0 where there is padding."""
+        device = ids_BL.device
         if device == self.encoder.device:
             embeddings = self.encoder(ids_BL, mask_BL).last_hidden_state
         else:
