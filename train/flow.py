@@ -179,8 +179,8 @@ class FlowMatching(nn.Module):
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
-        wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
-        told = [places.told(hidden[i][:, -x.shape[1] :]) for i in asked.blocks]
+        wanted = places.targets(paths_BF24.to(device), positions, plan.grid, asked.ahead)
+        told = [places.told(hidden[i][:, -x.shape[1] :], wanted.shape[-1]) for i in asked.blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
         return loss, {"error": error.detach().mean(), "places": missed.detach()}

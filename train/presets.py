@@ -71,12 +71,13 @@ class PlacesPreset:
     """What the training is told of where things are (places.py); only clips of Playworld can tell it.
 
     weight: how much more the loss counts where a thing is. loss: the weight of telling places in the output of
-    `blocks`, which are counted from 0.
+    `blocks`, which are counted from 0. ahead: they also tell each thing's step to the next latent frame.
     """
 
     weight: float = 4.0
     loss: float = 4.0
     blocks: tuple[int, ...] = (2, 3, 4)
+    ahead: bool = False
 
 
 @dataclass(frozen=True)
