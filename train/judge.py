@@ -80,7 +80,8 @@ def flow_loss(
 ) -> float:
     """The flow-matching loss under a plan, with a clean past and always the same noise."""
     assert batch.latents_BCFHW is not None
-    module = FlowMatching(transformer, dataclasses.replace(preset, context_noise=0.0), scale_std)
+    preset = dataclasses.replace(preset, context_noise=0.0, own_context=None)
+    module = FlowMatching(transformer, preset, scale_std)
     z, patch = batch.latents_BCFHW.to(text_BLE.device), transformer.config.patch_size
     grid = Grid(z.shape[2] // patch[0], z.shape[3] // patch[1], z.shape[4] // patch[2])
     return module(z, text_BLE, PlanSpec.parse(plan).build(grid), preset.shift, Noise(seed, device=z.device))[0].item()

@@ -81,14 +81,28 @@ class PlacesPreset:
 
 
 @dataclass(frozen=True)
+class OwnContextPreset:
+    """Teacher forcing with the network's own errors (Guo et al., Resampling Forcing, 2025).
+
+    share: of the batches whose clean context is the network's own estimate. sigmas: between which lies the noise of
+    each unit that it estimates from.
+    """
+
+    share: float = 0.5
+    sigmas: tuple[float, float] = (0.4, 0.85)
+
+
+@dataclass(frozen=True)
 class FlowPreset:
     """One flow-matching stage of the transformer.
 
     `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
-    sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
-    at the start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an evaluation at every checkpoint, and an end after so many of
-    them without a better one. `places`: what the training is told of where things are.
+    sigma mixed into the clean context. `own_context`: the batches whose context is the network's own estimate, which
+    then takes no such noise. `teacher_guidance` above 0: the target is the velocity of the network as it was at the
+    start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an
+    evaluation at every checkpoint, and an end after so many of them without a better one. `places`: what the training
+    is told of where things are.
     """
 
     steps: int = 1800
@@ -106,6 +120,7 @@ class FlowPreset:
     shift: float = 5.0
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
+    own_context: OwnContextPreset | None = None
     teacher_guidance: float = 0.0
     guidance_interval: tuple[float, float] = ALWAYS
     places: PlacesPreset | None = None
