@@ -1,10 +1,10 @@
-"""`python -m bench app | builtin | experiments | gpu | long | media | plans | profile | shapes`."""
+"""`python -m bench app | builtin | experiments | gpu | long | media | motion | plans | profile | shapes`."""
 
 from __future__ import annotations
 
 import sys
 
-from . import app, builtin, experiments, gpu, long, media, plans, profile, shapes
+from . import app, builtin, experiments, gpu, long, media, motion, plans, profile, shapes
 
 NAMES = {
     "app": app.main,
@@ -13,6 +13,7 @@ NAMES = {
     "gpu": gpu.main,
     "long": long.main,
     "media": media.main,
+    "motion": motion.main,
     "plans": plans.main,
     "profile": profile.main,
     "shapes": shapes.main,

@@ -68,6 +68,21 @@ class LatentDistance:
         return float(x.mean(0).square().sum() + (1 - values.sqrt()).square().sum())
 
 
+def latent_steps(latents_BCFHW: Tensor) -> Tensor:
+    """[F - 1]: the mean absolute step from each latent frame to the next, over all clips."""
+    return latents_BCFHW.float().diff(dim=2).abs().mean(dim=(0, 1, 3, 4))
+
+
+def motion_by_half(latents_BCFHW: Tensor) -> tuple[float, float]:
+    """The mean absolute step between neighbouring latent frames in the first and in the second half of clips of at
+    least 3 latent frames; a step from one half into the other belongs to neither. Compare it with real clips.
+    """
+    steps = latent_steps(latents_BCFHW)
+    half = len(steps) // 2
+    assert half, "halves need a step each"
+    return steps[:half].mean().item(), steps[-half:].mean().item()
+
+
 @torch.no_grad()
 def flow_loss(
     transformer: VideoARTransformer3DModel,
