@@ -6,7 +6,7 @@ Two uses, both off unless a preset asks for them, neither of which changes what 
 - `targets`: some channels of a middle block's output are asked to say where each token lies in each thing's own
   coordinates, in the way of representation alignment (Yu et al., REPA, 2024), with the renderer instead of a
   pretrained encoder. Drawing a thing is easy for a layer that knows where in it it is. Asked to look ahead, they also
-  say how far the thing gets until the next latent frame: films that stand still do not know that.
+  say how far the thing gets until the next latent frame.
 
 Shapes: B clips, F latent frames, N tokens, C channels; 2 things, in the order of the caption.
 """
