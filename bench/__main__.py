@@ -1,4 +1,4 @@
-"""`python -m bench app | builtin | experiments | gpu | long | media | plans | profile | shapes`."""
+"""`python -m bench app | builtin | experiments | gpu | long | media | motion | plans | profile | shapes`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import sys
 
 # Only the module that is asked for is imported: not every machine has the packages of the others.
-NAMES = ("app", "builtin", "experiments", "gpu", "long", "media", "plans", "profile", "shapes")
+NAMES = ("app", "builtin", "experiments", "gpu", "long", "media", "motion", "plans", "profile", "shapes")
 
 
 def main(argv: list[str]) -> int:

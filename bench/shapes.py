@@ -1,8 +1,9 @@
 """How well networks draw things, looked at in single pictures: no films, no motion, no units.
 
 Of held-out worlds the latent frame in the middle. The mean squared error of x0 where a thing is and elsewhere, at a few
-noise levels and always the same noise; how much of the places (train/places.py) each block does not tell; and of
-pictures made from noise, how often the detector reads colour and subject right.
+noise levels and always the same noise; how much of it is seen as a wrong colour of a block; how much of the places
+(train/places.py) each block does not tell; and of pictures made from noise, how often the detector reads colour and
+subject right.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from train.device import computes_in_bfloat16
 from train.presets import ServePreset, get_preset
 from train.sample import sample_latents
 from train.workshop import Workshop, load_transformer
+from videoar.codec import BLOCK, TinyCodec
 from videoar.evaluate.detect import read
 from videoar.evaluate.playbench import Case, held_out_cases
 from videoar.evaluate.score import score
@@ -31,7 +33,8 @@ from videoar.transformer import patchify
 
 from .machine import machine, write_result
 
-SIGMAS = (0.95, 0.9, 0.8, 0.6)
+SIGMAS = (0.95, 0.9375, 0.9, 0.833, 0.8, 0.625, 0.6)  # 0.9375, 0.833 and 0.625 are those of the served steps
+COLOUR = 3  # the codec's first channels: the mean colour of a block of pixels
 SEED, BATCH, SHEET, SHIFT = 5, 32, 24, 2.0
 READ = 5  # pictures that the detector gets of a still one
 
@@ -84,6 +87,8 @@ class Studio:
         self.plan = PlanSpec.parse("full").build(self.grid)
         self.positions = self.plan.positions(self.plan.units[0])
         self.codec, self.cases = workshop.codec(finished=True), held_out_cases(pictures, seed=SEED)
+        if not isinstance(self.codec, TinyCodec):
+            raise ValueError(f"{p.name} has no linear encoder; choose a preset that has, such as builtin-cpu")
         self.patch = (1, p.transformer.patch, p.transformer.patch)
         worlds, frames = [case.world for case in self.cases], workshop.grid().T
         middle = slice(frames // 2, frames // 2 + 1)
@@ -96,15 +101,19 @@ class Studio:
             video = render(worlds, frames=p.frames, size=p.size, fps=p.fps)
             latents = torch.cat([self.codec.encode(to_model_range(clip[None]))[:, :, middle] for clip in video])
         self.x_BND = patchify(latents, self.patch)
+        self.colour_scale = self.codec.scale[:COLOUR].repeat_interleave(self.patch[1] * self.patch[2])
         self.noise_BND = torch.randn(self.x_BND.shape, generator=torch.Generator().manual_seed(SEED))
 
     @torch.inference_mode()
     def errors(self, network) -> dict[str, Any]:
-        """By noise level: error of x0 inside of things and outside, and by block the part of the places not told."""
+        """By noise level: error of x0 inside of things and outside, the same of the colour of blocks, and by block of
+        the network the part of the places not told.
+        """
         spread = self.told_BN6[self.inside_BN].square().mean()
-        inside, outside, untold = {}, {}, {}
+        names = ("error_inside", "error_outside", "colour_error_inside", "colour_error_outside")
+        by_sigma: dict[str, dict[str, Any]] = {name: {} for name in (*names, "places_untold_by_block")}
         for sigma in SIGMAS:
-            error, missed = [], []
+            error, colour, missed = [], [], []
             for i in range(0, len(self.cases), BATCH):
                 part = slice(i, i + BATCH)
                 x, hidden = self.x_BND[part], list[Tensor]()
@@ -112,14 +121,27 @@ class Studio:
                 timestep = torch.full((len(x), 1), 1000 * sigma)
                 with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16()):
                     velocity = network(noisy, timestep, self.text_BLE[part], self.positions, hidden=hidden).float()
-                error.append((noisy - sigma * velocity - x).square().mean(-1))
+                wrong = noisy - sigma * velocity - x
+                error.append(wrong.square().mean(-1))
+                colour.append(self.colour_error(wrong))
                 away = [places.told(features) - self.told_BN6[part] for features in hidden]
                 missed.append(torch.stack([difference.square().mean(-1) for difference in away], dim=-1))
-            error_BN, missed_BNK = torch.cat(error), torch.cat(missed)
-            inside[str(sigma)] = round(error_BN[self.inside_BN].mean().item(), 4)
-            outside[str(sigma)] = round(error_BN[~self.inside_BN].mean().item(), 4)
-            untold[str(sigma)] = [round(v, 3) for v in (missed_BNK[self.inside_BN].mean(0) / spread).tolist()]
-        return {"error_inside": inside, "error_outside": outside, "places_untold_by_block": untold}
+            places_BN = (self.inside_BN, ~self.inside_BN)
+            means = [torch.cat(parts)[place].mean() for parts in (error, colour) for place in places_BN]
+            for name, mean in zip(names, means, strict=True):
+                by_sigma[name][str(sigma)] = round(mean.item(), 4)
+            untold = torch.cat(missed)[self.inside_BN].mean(0) / spread
+            by_sigma["places_untold_by_block"][str(sigma)] = [round(v, 3) for v in untold.tolist()]
+        return by_sigma
+
+    def colour_error(self, wrong_BND: Tensor) -> Tensor:
+        """[B, N]: 100 times the mean squared error that the first channels alone make in the pixels of a token.
+
+        Pixels are those of the linear decoder, in [-1, 1]. The rows of its matrix are orthonormal, so that the squared
+        error of a block is the sum over its channels of (scale * error)^2, which its BLOCK values share.
+        """
+        wrong = wrong_BND[..., : len(self.colour_scale)] * self.colour_scale
+        return 100 * wrong.square().sum(-1) / (BLOCK * self.patch[1] * self.patch[2])
 
     @torch.inference_mode()
     def make(self, network, serve: ServePreset) -> list[np.ndarray]:

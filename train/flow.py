@@ -109,6 +109,8 @@ class Draw:
     paths_BF24: Tensor | None = None
 
 
+SHARES = 1_000_000  # a share of the batches is drawn in millionths
+
 Losses = Iterator[tuple[str, Tensor, dict[str, Tensor]]]  # the part to train, its loss, further columns of the log
 
 
@@ -116,6 +118,39 @@ def sample_sigmas(clips: int, units: int, shift: float, noise: Noise) -> Tensor:
     """Logit-normal sigmas [clips, units] (Esser et al., 2024), warped by the shift."""
     u = noise.normal(clips, units).sigmoid()
     return shift * u / (1 + (shift - 1) * u)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The tokens of a plan as one call of the network has them: alone, or noisy beside clean (teacher forcing)."""
+
+    units: int
+    ids_N: Tensor  # the unit of each token
+    positions_N3: Tensor
+
+    @classmethod
+    def of(cls, plan: Plan, device: torch.device) -> Sequence:
+        positions = torch.cat([plan.positions(unit) for unit in plan.units])
+        return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device))
+
+    def velocity(
+        self,
+        network: VideoARTransformer3DModel,
+        text_BLE: Tensor,
+        noisy_BND: Tensor,
+        sigma_BU: Tensor,
+        context_BND: Tensor | None = None,
+        hidden: list[Tensor] | None = None,
+    ) -> Tensor:
+        """What the network says of the noisy tokens [B, N, D], each unit of which sees the context of earlier ones."""
+        tokens, timesteps, positions, kwargs = noisy_BND, sigma_BU * 1000, self.positions_N3, {}
+        if context_BND is not None:
+            tokens = torch.cat([context_BND, noisy_BND], 1)
+            timesteps = torch.cat([torch.zeros_like(timesteps), timesteps], 1)
+            positions, ids = torch.cat([positions, positions]), torch.cat([self.ids_N, self.ids_N + self.units])
+            kwargs = {"token_unit_N": ids, "mask": teacher_forcing_mask(self.ids_N)}
+        out = network(tokens, timesteps, text_BLE, positions, hidden=hidden, **kwargs)
+        return out[:, -noisy_BND.shape[1] :].float()
 
 
 class FlowMatching(nn.Module):
@@ -152,33 +187,17 @@ class FlowMatching(nn.Module):
         paths_BF24: where the things are (places.py); then the loss is weighed, and telling places is a part of it. The
         columns are the error as it would be without that, and that of the places.
         """
-        device = latents_BCFHW.device
         patch = tuple(self.transformer.config.patch_size)
         x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
-        units = len(plan.units)
-        ids = plan.unit_ids().to(device)
-        positions = torch.cat([plan.positions(u) for u in plan.units]).to(device)
-        sigma_BU = sample_sigmas(len(x), units, shift, random)
-        sigma = sigma_BU[:, ids, None]
+        sequence = Sequence.of(plan, latents_BCFHW.device)
+        sigma_BU = sample_sigmas(len(x), sequence.units, shift, random)
+        sigma = sigma_BU[:, sequence.ids_N, None]
         noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
-        inputs = [noisy, sigma_BU * 1000, positions]
-        kwargs: dict = {}
-        if units > 1:
-            context = x
-            if self.preset.context_noise:
-                # Half of the clips see a slightly noisy past, told as clean: what the model's own errors will look
-                # like.
-                amount = random.uniform(len(x), 1, 1) * self.preset.context_noise
-                amount = amount * (random.uniform(len(x), 1, 1) < 0.5)
-                context = (1 - amount) * x + amount * random.normal(*x.shape)
-            timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
-            inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
-            kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
+        context = self.context(x, text_BLE, sequence, random) if sequence.units > 1 else None
 
         def velocity(network: VideoARTransformer3DModel, text: Tensor, hidden: list | None = None) -> Tensor:
-            tokens, timestep, where = inputs
-            return network(tokens, timestep, text, where, hidden=hidden, **kwargs)[:, -x.shape[1] :].float()
+            return sequence.velocity(network, text, noisy, sigma_BU, context, hidden)
 
         if self.teacher is None:
             target = noise - x
@@ -193,11 +212,32 @@ class FlowMatching(nn.Module):
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
-        wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
-        told = [places.told(hidden[i][:, -x.shape[1] :]) for i in asked.blocks]
+        wanted = places.targets(paths_BF24.to(x.device), sequence.positions_N3, plan.grid, asked.ahead)
+        told = [places.told(hidden[i][:, -x.shape[1] :], wanted.shape[-1]) for i in asked.blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
         return loss, {"error": error.detach().mean(), "places": missed.detach()}
+
+    def context(self, x_BND: Tensor, text_BLE: Tensor, sequence: Sequence, random: Noise) -> Tensor:
+        """The past that the noisy units see, told as clean [B, N, D]: the clips' own tokens, some with errors such as
+        the model's own will be.
+        """
+        x, own = x_BND, self.preset.own_context
+        if own is not None and random.below(SHARES) < own.share * SHARES:
+            # What the network itself makes of the clips when it sees them through noise, for all clips of the step.
+            low, high = own.sigmas
+            sigma_BU = low + (high - low) * random.uniform(len(x), sequence.units)
+            sigma = sigma_BU[:, sequence.ids_N, None]
+            noisy = (1 - sigma) * x + sigma * random.normal(*x.shape)
+            with torch.no_grad():
+                estimate = noisy - sigma * sequence.velocity(self.transformer, text_BLE, noisy, sigma_BU, x)
+            torch.clear_autocast_cache()  # it holds casts of the weights that were made without gradients
+            return estimate
+        if not self.preset.context_noise:
+            return x
+        amount = random.uniform(len(x), 1, 1) * self.preset.context_noise
+        amount = amount * (random.uniform(len(x), 1, 1) < 0.5)  # half of the clips
+        return (1 - amount) * x + amount * random.normal(*x.shape)
 
 
 class FlowTraining:

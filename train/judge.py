@@ -68,6 +68,21 @@ class LatentDistance:
         return float(x.mean(0).square().sum() + (1 - values.sqrt()).square().sum())
 
 
+def latent_steps(latents_BCFHW: Tensor) -> Tensor:
+    """[F - 1]: the mean absolute step from each latent frame to the next, over all clips."""
+    return latents_BCFHW.float().diff(dim=2).abs().mean(dim=(0, 1, 3, 4))
+
+
+def motion_by_half(latents_BCFHW: Tensor) -> tuple[float, float]:
+    """The mean absolute step between neighbouring latent frames in the first and in the second half of clips of at
+    least 3 latent frames; a step from one half into the other belongs to neither. Compare it with real clips.
+    """
+    steps = latent_steps(latents_BCFHW)
+    half = len(steps) // 2
+    assert half, "halves need a step each"
+    return steps[:half].mean().item(), steps[-half:].mean().item()
+
+
 @torch.no_grad()
 def flow_loss(
     transformer: VideoARTransformer3DModel,
@@ -80,7 +95,8 @@ def flow_loss(
 ) -> float:
     """The flow-matching loss under a plan, with a clean past and always the same noise."""
     assert batch.latents_BCFHW is not None
-    module = FlowMatching(transformer, dataclasses.replace(preset, context_noise=0.0), scale_std)
+    preset = dataclasses.replace(preset, context_noise=0.0, own_context=None)
+    module = FlowMatching(transformer, preset, scale_std)
     z, patch = batch.latents_BCFHW.to(text_BLE.device), transformer.config.patch_size
     grid = Grid(z.shape[2] // patch[0], z.shape[3] // patch[1], z.shape[4] // patch[2])
     return module(z, text_BLE, PlanSpec.parse(plan).build(grid), preset.shift, Noise(seed, device=z.device))[0].item()

@@ -5,9 +5,10 @@ Two uses, both off unless a preset asks for them, neither of which changes what 
 - `weights`: the loss counts more where there is a thing. Scenes are most of every picture and learnt long before.
 - `targets`: some channels of a middle block's output are asked to say where each token lies in each thing's own
   coordinates, in the way of representation alignment (Yu et al., REPA, 2024), with the renderer instead of a
-  pretrained encoder. Drawing a thing is easy for a layer that knows where in it it is.
+  pretrained encoder. Drawing a thing is easy for a layer that knows where in it it is. Asked to look ahead, they also
+  say how far the thing gets until the next latent frame.
 
-Shapes: B clips, F latent frames, N tokens; 2 things, in the order of the caption.
+Shapes: B clips, F latent frames, N tokens, C channels; 2 things, in the order of the caption.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ THINGS = 2
 CHANNELS = 3 * THINGS
 REACH = 1.6  # radii within which a token has to do with a thing
 _SIZE = (2.5, 4.0, 4.0)  # brings the channels to about unit spread over pictures with one thing
+_STEP = 5.0  # the same for steps, in radii
+_WRAP = 1.5  # halves of the picture: no thing moves so far in a latent frame, and those that come back move further
 
 
 def paths(worlds: list[World], latent_frames: int, fps: float) -> Tensor:
@@ -45,9 +48,11 @@ def _path(world: World, latent_frames: int, fps: float) -> Tensor:
     return path
 
 
-def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid) -> Tensor:
+def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid, ahead: bool = False) -> Tensor:
     """[B, N, 6]: for each thing how near the token is to it, and that times its place in the thing's own coordinates.
 
+    ahead: four more channels, for each thing how near the token is times the thing's step (x, y) to the next latent
+    frame; none of them where there is only one frame.
     positions_N3: (t, y, x) in tokens of the finest level, as plans give them, with t counted from the paths' beginning.
     """
     t, y, x = positions_N3.unbind(1)
@@ -59,20 +64,34 @@ def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid) -> Tensor:
     u, v = cos * dx + sin * dy, cos * dy - sin * dx
     near = (REACH - (u * u + v * v).sqrt()).clamp(0, 1) * (radius > 0)
     scaled = [part * size for part, size in zip((near, near * u, near * v), _SIZE, strict=True)]
-    return torch.stack(scaled, dim=-1).flatten(2)
+    channels = torch.stack(scaled, dim=-1).flatten(2)
+    if not ahead or paths_BF24.shape[1] == 1:
+        return channels
+    step = steps(paths_BF24)[:, t.long()] * (_STEP * near / side)[..., None]
+    return torch.cat([channels, step.flatten(2)], dim=-1)
 
 
-def told(features_BNE: Tensor) -> Tensor:
-    """[B, N, 6]: what a block's output says of places, in its first channels.
+def steps(paths_BF24: Tensor) -> Tensor:
+    """[B, F, 2, 2]: how far each thing gets (x, y) until the next latent frame; in the last one, since the one before.
+
+    A thing that comes back at the other edge of the picture has not moved at all.
+    """
+    step = paths_BF24[..., :2].diff(dim=1)
+    step = torch.cat([step, step[:, -1:]], dim=1)
+    return step * (step.abs() < _WRAP)
+
+
+def told(features_BNE: Tensor, channels: int = CHANNELS) -> Tensor:
+    """[B, N, channels]: what a block's output says of places, in its first channels; as many as `targets` has.
 
     They are taken as the next block sees them, normalised, so that they are no fainter for it than the rest.
     """
     features = features_BNE.float()
-    return F.layer_norm(features, features.shape[-1:])[..., :CHANNELS]
+    return F.layer_norm(features, features.shape[-1:])[..., :channels]
 
 
-def weights(targets_BN6: Tensor, amount: float) -> Tensor:
+def weights(targets_BNC: Tensor, amount: float) -> Tensor:
     """[B, N, 1] with a mean of 1 in every clip: one plus `amount` where a thing is."""
-    near = targets_BN6[..., ::3].amax(-1, keepdim=True) / _SIZE[0]
+    near = targets_BNC[..., :CHANNELS:3].amax(-1, keepdim=True) / _SIZE[0]
     weight = 1 + amount * near
     return weight / weight.mean(1, keepdim=True)

@@ -73,12 +73,25 @@ class PlacesPreset:
     """What the training is told of where things are (places.py); only clips of Playworld can tell it.
 
     weight: how much more the loss counts where a thing is. loss: the weight of telling places in the output of
-    `blocks`, which are counted from 0.
+    `blocks`, which are counted from 0. ahead: they also tell each thing's step to the next latent frame.
     """
 
     weight: float = 4.0
     loss: float = 4.0
     blocks: tuple[int, ...] = (2, 3, 4)
+    ahead: bool = False
+
+
+@dataclass(frozen=True)
+class OwnContextPreset:
+    """Teacher forcing with the network's own errors (Guo et al., Resampling Forcing, 2025).
+
+    share: of the batches whose clean context is the network's own estimate. sigmas: between which lies the noise of
+    each unit that it estimates from.
+    """
+
+    share: float = 0.5
+    sigmas: tuple[float, float] = (0.4, 0.85)
 
 
 @dataclass(frozen=True)
@@ -87,8 +100,9 @@ class FlowPreset:
 
     `batch` counts the whole clips of one backward pass of one process, of which `accumulate` make a step. `decay` is
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
-    sigma mixed into the clean context. `teacher_guidance` above 0: the target is the velocity of the network as it was
-    at the start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an
+    sigma mixed into the clean context. `own_context`: the batches whose context is the network's own estimate, which
+    then takes no such noise. `teacher_guidance` above 0: the target is the velocity of the network as it was at the
+    start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an
     evaluation at every checkpoint, and an end after so many of them without a better one. `places`: what the training
     is told of where things are.
     """
@@ -108,6 +122,7 @@ class FlowPreset:
     shift: float = 5.0
     plans: tuple[Share, ...] = (Share("full", 1.0),)
     context_noise: float = 0.0
+    own_context: OwnContextPreset | None = None
     teacher_guidance: float = 0.0
     guidance_interval: tuple[float, float] = ALWAYS
     places: PlacesPreset | None = None

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from train.data import Batch
 from train.feed import excerpt_shift
 from train.flow import FlowMatching, Noise, level_tokens, plan_tokens, teacher_forcing_mask
+from train.judge import flow_loss
 from train.optim import learning_rate
-from train.presets import FlowPreset
+from train.presets import FlowPreset, OwnContextPreset
 from train.run import Average
 from videoar.codec import TinyCodec, from_blocks, to_blocks
 from videoar.plan import Grid, PlanSpec
@@ -97,6 +99,110 @@ def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
         ]
     assert losses[0] > 1e-6
     assert torch.allclose(losses[1], 9 * losses[0], rtol=1e-3)
+
+
+class Spy(torch.nn.Module):
+    """A network that notes what it is called with, whether with gradients, and what it says."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.config, self.calls = network, network.config, []
+
+    def forward(self, x, timestep, text, positions, **kwargs):
+        out = self.network(x, timestep, text, positions, **kwargs)
+        self.calls.append((x, timestep, torch.is_grad_enabled(), out))
+        return out
+
+
+OWN = OwnContextPreset(share=1.0, sigmas=(0.4, 0.85))
+
+
+def loss_under(plan, network, preset, clips=2, noise=None):
+    generator = torch.Generator().manual_seed(0)
+    latents, text = torch.randn(clips, 4, 3, 8, 8, generator=generator), torch.randn(clips, 5, 16, generator=generator)
+    built = PlanSpec.parse(plan).build(Grid(3, 4, 4))
+    x = plan_tokens(level_tokens(latents, built, (1, 2, 2), {2: 0.8}), built)
+    part = slice(None) if noise is None else slice(noise.part, None, noise.parts)
+    module = FlowMatching(network, preset, {2: 0.8})
+    loss, _ = module(latents[part], text[part], built, 5.0, noise or Noise(1))
+    return loss, x, built
+
+
+@pytest.mark.parametrize("name", ["frame", "cube:2x2x2", "scale:2"])
+def test_the_context_is_the_networks_own_estimate(transformer, name):
+    """It sees the clips through noise between the sigmas, beside the clean ones; what it makes of them is told as clean
+    to the pass that learns.
+    """
+    spy = Spy(transformer)
+    _, x, plan = loss_under(name, spy, FlowPreset(own_context=OWN, context_noise=0.2))
+    (first, noise, grads, said), (second, noise_2, learns, _) = spy.calls
+    n, units, ids = x.shape[1], len(plan.units), plan.unit_ids()
+    assert [grads, learns] == [False, True]
+    assert torch.equal(first[:, :n], x)
+    assert not noise[:, :units].any()
+    sigma = noise[:, units:] / 1000
+    assert ((sigma > 0.4) & (sigma < 0.85)).all()
+    assert len(sigma.unique()) == sigma.numel()
+    torch.testing.assert_close(second[:, :n], first[:, n:] - sigma[:, ids, None] * said[:, n:])
+    assert not second[:, :n].requires_grad
+    assert not torch.allclose(second[:, :n], x, atol=0.1)
+    assert not noise_2[:, :units].any()
+
+
+def test_a_plan_of_one_unit_has_no_context_to_estimate(transformer):
+    spy = Spy(transformer)
+    loss, *_ = loss_under("full", spy, FlowPreset(own_context=OWN))
+    assert len(spy.calls) == 1
+    assert loss == loss_under("full", transformer, FlowPreset())[0]
+
+
+def test_all_processes_take_their_own_context_in_the_same_steps(transformer):
+    """Two processes train as one does on both their clips, whichever way the step is drawn."""
+    preset, passes = FlowPreset(own_context=OwnContextPreset(share=0.4)), []
+    for seed in range(40):
+        spy = Spy(transformer)
+        with torch.no_grad():
+            whole, *_ = loss_under("frame", spy, preset, noise=Noise(seed))
+            halves = [loss_under("frame", transformer, preset, noise=Noise(seed, part, 2))[0] for part in (0, 1)]
+        assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-4)
+        passes.append(len(spy.calls))
+    assert set(passes) == {1, 2}
+    assert 8 <= passes.count(2) <= 24
+
+
+@pytest.mark.parametrize("name", ["frame", "cube:2x2x2"])
+def test_under_autocast_the_gradients_reach_the_weights_after_the_pass_without(transformer, name, monkeypatch):
+    """Autocast keeps the casts of weights, and those of the first pass have no gradients. Newer torch tells the two
+    kinds apart; what holds with older ones too is that nothing is kept.
+    """
+    passes_before_clearing = []
+    clear = torch.clear_autocast_cache
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: (passes_before_clearing.append(len(spy.calls)), clear()))
+    spy = Spy(transformer)
+
+    def gradients(**kwargs):
+        transformer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, **kwargs):
+            loss, *_ = loss_under(name, spy, FlowPreset(own_context=OWN))
+            assert passes_before_clearing.pop() == 1
+        loss.backward()
+        assert len(spy.calls) == 2
+        spy.calls.clear()
+        return {name: p.grad for name, p in transformer.named_parameters()}
+
+    kept, anew = gradients(), gradients(cache_enabled=False)
+    assert all(grad is not None and grad.any() for grad in anew.values())
+    for name in anew:
+        torch.testing.assert_close(kept[name], anew[name], rtol=0.1, atol=1e-3 * anew[name].abs().max().item())
+
+
+def test_networks_are_judged_with_a_clean_past(transformer):
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(torch.randn(2, 4, 3, 8, 8, generator=generator), ["", ""])
+    text = torch.randn(2, 5, 16, generator=generator)
+    presets = (FlowPreset(), FlowPreset(own_context=OWN, context_noise=0.2))
+    clean, other = (flow_loss(transformer, preset, {}, batch, text, "frame") for preset in presets)
+    assert clean == other
 
 
 def test_coarse_levels_are_area_averages_of_unit_spread():

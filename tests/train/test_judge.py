@@ -8,7 +8,7 @@ import torch
 
 from tests.train.test_dmd import PLANS, make
 from train.dmd import Rollout, finest_latents
-from train.judge import LatentDistance
+from train.judge import LatentDistance, latent_steps, motion_by_half
 from train.presets import SMOKE, ServePreset
 from train.sample import sample_latents
 from train.stages import STAGES
@@ -55,6 +55,15 @@ def test_the_distance_is_that_of_known_gaussians():
     assert distance(1.5 * same) == pytest.approx(4 * 0.5**2, rel=0.15)
     with pytest.raises(ValueError, match="more than 4 real clips"):
         LatentDistance(real[:4], dimensions=4)
+
+
+@pytest.mark.parametrize(("frames", "first", "second"), [(8, 2.0, 6.0), (7, 2.0, 5.0), (3, 1.0, 2.0)])
+def test_motion_is_that_of_each_half(frames, first, second):
+    """The nth step is n, forwards or backwards; of an odd number of steps the middle one belongs to neither half."""
+    signs = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1, 1)
+    latents = (torch.arange(frames).cumsum(0).float().view(1, 1, -1, 1, 1) * signs).expand(2, 3, -1, 4, 4)
+    assert latent_steps(latents).tolist() == list(range(1, frames))
+    assert motion_by_half(latents) == (first, second)
 
 
 def test_the_best_weights_are_kept_and_patience_ends(tmp_path):

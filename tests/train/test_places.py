@@ -24,9 +24,9 @@ def positions(plan):
     return torch.cat([plan.positions(unit) for unit in plan.units])
 
 
-def targets(worlds, grid, plan="full", fps=8):
+def targets(worlds, grid, plan="full", fps=8, ahead=False):
     built = PlanSpec.parse(plan).build(grid)
-    return places.targets(places.paths(worlds, grid.T, fps), positions(built), grid)
+    return places.targets(places.paths(worlds, grid.T, fps), positions(built), grid, ahead)
 
 
 @pytest.mark.parametrize("camera", ["none", "pan left", "zoom in"])
@@ -82,20 +82,52 @@ def test_a_world_with_one_thing_tells_nothing_of_a_second():
     assert two[..., 3:].abs().sum() > 0
 
 
+def test_a_token_knows_where_the_thing_will_be():
+    """Where the thing is in a latent frame and its step give where it is in the next one; the last one knows the step
+    that led to it.
+    """
+    grid, worlds = Grid(4, 16, 16), [World("night", "none", (BALL, dataclasses.replace(BALL, color="blue", phase=0.8)))]
+    told, path = targets(worlds, grid, ahead=True).view(4, 16, 16, 10), places.paths(worlds, 4, 8)[0]
+    assert torch.equal(told[..., :6].flatten(0, 2)[None], targets(worlds, grid))
+    for thing in (0, 1):
+        near, step = told[..., 3 * thing] / 2.5, told[..., 6 + 2 * thing : 8 + 2 * thing] / 5
+        where, radius = path[:, thing, :2], path[:, thing, 2]
+        for frame in range(4):
+            next_one = min(frame + 1, 3)
+            moved = (where[next_one] - where[next_one - 1]) / radius[frame]
+            assert moved.abs().max() > 0.1
+            torch.testing.assert_close(step[frame], near[frame, ..., None] * moved)
+    assert not told[..., 6:][told[..., ::3][..., :2].amax(-1) == 0].any()  # far from things
+
+
+def test_a_thing_that_comes_back_at_the_other_edge_has_not_moved_there():
+    ball = dataclasses.replace(BALL, motion="drifts right")
+    path = places.paths([World("night", "none", (ball,))], 40, 8)
+    way, step = path[0, :, 0, 0].diff(), places.steps(path)[0, :, 0, 0]
+    assert way.min() < -2
+    assert torch.equal(step[:-1], torch.where(way > 0, way, 0))
+    assert step[-1] == step[-2]
+
+
+def test_a_single_latent_frame_is_not_asked_for_the_next_one():
+    worlds = [World("night", "none", (BALL,))]
+    assert torch.equal(targets(worlds, Grid(1, 8, 8), ahead=True), targets(worlds, Grid(1, 8, 8)))
+
+
 @pytest.mark.parametrize("plan", PLANS)
 def test_every_plan_is_told_the_same_places(plan):
     rng = random.Random(3)
     worlds, grid = [sample_world(rng) for _ in range(6)], Grid(4, 8, 8)
-    whole = targets(worlds, grid).view(6, 4, 8, 8, -1)
+    whole = targets(worlds, grid, ahead=True).view(6, 4, 8, 8, -1)
     built = PlanSpec.parse(plan).build(grid)
-    told = targets(worlds, grid, plan)
+    told = targets(worlds, grid, plan, ahead=True)
     for unit, part in zip(built.units, told.split([u.size() for u in built.units], 1), strict=True):
         if built.scales[unit.level] == 1:
             place = built.positions(unit).long().T
             assert torch.equal(part, whole[:, place[0], place[1], place[2]])
         else:  # a coarse token tells of its middle, where no fine one is
             t, rows, columns = unit.shape()
-            coarse = targets(worlds, Grid(t, rows, columns))
+            coarse = targets(worlds, Grid(t, rows, columns), ahead=True)
             torch.testing.assert_close(part, coarse)
 
 
@@ -106,6 +138,13 @@ def test_weights_have_a_mean_of_one_and_count_more_where_a_thing_is():
     assert (weight.max() / weight.min()).item() == pytest.approx(5)
     assert torch.equal(weight.argmax(1), told[..., :1].argmax(1))
     assert torch.equal(places.weights(told, 0.0), torch.ones_like(weight))
+
+
+def test_how_far_a_thing_gets_does_not_weigh():
+    worlds = [World("night", "none", (BALL, dataclasses.replace(BALL, motion="rises", x=-0.5, speed=3.0)))]
+    plain, ahead = (places.weights(targets(worlds, Grid(2, 8, 8), ahead=asked), 4.0) for asked in (False, True))
+    assert targets(worlds, Grid(2, 8, 8), ahead=True)[..., 9].max() > 2.5
+    assert torch.equal(plain, ahead)
 
 
 def test_an_excerpt_takes_its_paths_with_it():
@@ -126,13 +165,13 @@ def small_network(**changes):
     )  # fmt: skip
 
 
-def loss_of(preset, plan="cube:2x2x2", told=True, network=None):
+def loss_of(preset, plan="cube:2x2x2", told=True, network=None, frames=2):
     rng = random.Random(2)
     worlds = [sample_world(rng) for _ in range(2)]
-    built = PlanSpec.parse(plan).build(Grid(2, 4, 4))
-    latents = torch.randn(2, 4, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    built = PlanSpec.parse(plan).build(Grid(frames, 4, 4))
+    latents = torch.randn(2, 4, frames, 8, 8, generator=torch.Generator().manual_seed(0))
     text = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
-    paths = places.paths(worlds, 2, 8) if told else None
+    paths = places.paths(worlds, frames, 8) if told else None
     network = network or small_network()
     return FlowMatching(network, preset, {2: 0.8, 4: 0.7})(latents, text, built, 3.0, Noise(0), paths_BF24=paths)
 
@@ -146,9 +185,20 @@ def test_the_error_of_the_log_is_the_loss_without_places():
     assert weighed.item() != pytest.approx(plain.item(), rel=1e-3)
 
 
+def test_steps_ahead_are_told_by_channels_of_their_own():
+    """In clips they are a part of the loss, in single latent frames not."""
+    plain, ahead = (FlowPreset(places=PlacesPreset(ahead=asked, blocks=(0, 1))) for asked in (False, True))
+    assert loss_of(ahead)[1]["places"] != loss_of(plain)[1]["places"]
+    assert loss_of(ahead)[1]["error"] == loss_of(plain)[1]["error"]
+    assert torch.equal(loss_of(ahead, "full", frames=1)[0], loss_of(plain, "full", frames=1)[0])
+    features = torch.randn(2, 3, 24)
+    assert torch.equal(places.told(features, 10)[..., :6], places.told(features))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("plan", PLANS[:4])
-def test_a_middle_block_learns_to_tell_places(plan):
-    network, preset = small_network(), FlowPreset(places=PlacesPreset(0.0, 1.0, (0,)))
+def test_a_middle_block_learns_to_tell_places(plan, ahead):
+    network, preset = small_network(), FlowPreset(places=PlacesPreset(0.0, 1.0, (0,), ahead))
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     told = []
     for _ in range(40):
