@@ -149,7 +149,8 @@ class FlowMatching(nn.Module):
         noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
         inputs = [noisy, sigma_BU * 1000, positions]
-        kwargs: dict = {}
+        shapes = [unit.shape() for unit in plan.units]
+        kwargs: dict = {"unit_shapes": shapes}
         if units > 1:
             context = x
             if self.preset.context_noise:
@@ -160,7 +161,11 @@ class FlowMatching(nn.Module):
                 context = (1 - amount) * x + amount * random.normal(*x.shape)
             timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
             inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
-            kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
+            kwargs = {
+                "token_unit_N": torch.cat([ids, ids + units]),
+                "mask": teacher_forcing_mask(ids),
+                "unit_shapes": shapes * 2,
+            }
 
         def velocity(network: VideoARTransformer3DModel, text: Tensor, hidden: list | None = None) -> Tensor:
             tokens, timestep, where = inputs
