@@ -112,7 +112,8 @@ class Laboratory:
             "clips": clips,
             "clip": f"{p.frames} frames of {p.width or p.size}x{p.size}, {p.fps} a second",
             "bfloat16": computes_in_bfloat16(),
-            "transformer": dataclasses.asdict(p.transformer),
+            # Results from before there were convolutions stay those of the same recipe.
+            "transformer": {k: v for k, v in dataclasses.asdict(p.transformer).items() if v or k != "conv_width"},
             "base_steps": p.base.steps,
             "causal": _plain(p.causal),
             "dmd": _plain(p.dmd),

@@ -116,11 +116,12 @@ class FakeScorers(nn.Module):
     def forward(self, noisy_BND: Tensor, sigma_B: Tensor, text_BLE: Tensor, plan: Plan) -> list[Tensor]:
         """The velocity [B, N, D] that each of them estimates."""
         place, timestep = place_of(plan), 1000 * sigma_B[:, None]
+        shapes = [unit.shape() for unit in plan.units]
         out = []
         for direction, network in zip(self.directions, self.networks, strict=True):
             mask = scorer_mask(plan, direction)
             mask = None if mask is None else mask.to(noisy_BND.device)
-            out.append(network(noisy_BND, timestep, text_BLE, place, mask=mask).float())
+            out.append(network(noisy_BND, timestep, text_BLE, place, mask=mask, unit_shapes=shapes).float())
         return out
 
 
@@ -206,7 +207,9 @@ class SymmetricDMD:
                 full = PlanSpec("full").build(plan.level_grid(level))
                 places = full.positions(full.units[0])
             x = noisy_BND[:, mine]
-            out = self.real(x.repeat(len(text) // len(x), 1, 1), timestep, text, places).float()
+            shapes = [unit.shape() for unit in plan.units if unit.level == level]
+            inputs = (x.repeat(len(text) // len(x), 1, 1), timestep, text, places)
+            out = self.real(*inputs, unit_shapes=shapes).float()
             cond, uncond = out.chunk(2) if scale != 1 else (out, out)
             velocity[:, mine] = uncond + scale_B11 * (cond - uncond)
         return velocity

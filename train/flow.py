@@ -127,11 +127,13 @@ class Sequence:
     units: int
     ids_N: Tensor  # the unit of each token
     positions_N3: Tensor
+    shapes: list[tuple[int, int, int]]  # of the units
 
     @classmethod
     def of(cls, plan: Plan, device: torch.device) -> Sequence:
         positions = torch.cat([plan.positions(unit) for unit in plan.units])
-        return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device))
+        shapes = [unit.shape() for unit in plan.units]
+        return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device), shapes)
 
     def velocity(
         self,
@@ -143,12 +145,14 @@ class Sequence:
         hidden: list[Tensor] | None = None,
     ) -> Tensor:
         """What the network says of the noisy tokens [B, N, D], each unit of which sees the context of earlier ones."""
-        tokens, timesteps, positions, kwargs = noisy_BND, sigma_BU * 1000, self.positions_N3, {}
+        tokens, timesteps, positions = noisy_BND, sigma_BU * 1000, self.positions_N3
+        kwargs: dict = {"unit_shapes": self.shapes}
         if context_BND is not None:
             tokens = torch.cat([context_BND, noisy_BND], 1)
             timesteps = torch.cat([torch.zeros_like(timesteps), timesteps], 1)
             positions, ids = torch.cat([positions, positions]), torch.cat([self.ids_N, self.ids_N + self.units])
-            kwargs = {"token_unit_N": ids, "mask": teacher_forcing_mask(self.ids_N)}
+            mask = teacher_forcing_mask(self.ids_N)
+            kwargs = {"token_unit_N": ids, "mask": mask, "unit_shapes": self.shapes * 2}
         out = network(tokens, timesteps, text_BLE, positions, hidden=hidden, **kwargs)
         return out[:, -noisy_BND.shape[1] :].float()
 

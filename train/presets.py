@@ -50,6 +50,7 @@ class TransformerPreset:
     freq_dim: int = 128
     prediction_type: str = "sample"
     spatial_embedding: bool = True
+    conv_width: int = 0  # of convolutions beside embedding and head (videoar/convolution.py), 0 for none
     recompute: bool = False  # blocks are run again on the way back, instead of keeping what they computed
 
 

@@ -137,6 +137,7 @@ class Workshop:
             rope_max_seq_len=256,
             prediction_type=t.prediction_type,
             spatial_embedding=t.spatial_embedding,
+            conv_width=t.conv_width,
         )
 
     def learns(self, network: VideoARTransformer3DModel) -> VideoARTransformer3DModel:

@@ -41,8 +41,8 @@ def from_blocks(blocks_BFhwK: Tensor) -> Tensor:
     return split.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(B, 3, Fl * TIME, h * SPACE, w * SPACE)
 
 
-def _silence(layer: nn.Conv2d) -> None:
-    """Weights and bias zero: the network starts without this branch."""
+def silence(layer: nn.Module) -> None:
+    """Set weights and bias to zero: the network starts without this branch."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
         self.norm = nn.GroupNorm(1, width)
         self.conv1 = nn.Conv2d(width * (2 if memory else 1), width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        _silence(self.conv2)
+        silence(self.conv2)
 
     def forward(self, x_BFCHW: Tensor, before_BCHW: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return the new features and, with memory, what the next chunk must be given as `before_BCHW`."""
@@ -110,7 +110,7 @@ class TinyCodec(ModelMixin, ConfigMixin):
         self.up2 = nn.Conv2d(w4t, w2 * 4, 1)
         self.stage2 = nn.ModuleList(ResidualBlock(w2) for _ in range(d2))
         self.head = nn.Conv2d(w2, 3 * 4, 3, padding=1)
-        _silence(self.head)
+        silence(self.head)
 
     @torch.no_grad()
     def fit_linear(self, blocks_NK: Tensor, whitening: float = 0.5, std: float = 1.0) -> None:

@@ -6,6 +6,8 @@ C latent channels, F latent frames, H/W latent height and width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipeline loading looks it up in here)
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from .attention import attend, attention_bias
 from .cache import KVCache
+from .convolution import Shape, find_shapes, new_branches
 from .rope import rope_table, rotate
 
 TextKV = list[tuple[torch.Tensor, torch.Tensor]]
@@ -147,10 +150,13 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         the velocity in both cases.
     spatial_embedding: adds waves of each token's row and column to its embedding. Rotary embedding tells differences of
         place only; small models learn sooner where things are if they are told.
+    conv_width: channels of convolutions over single latent cells beside the embedding and behind the head
+        (convolution.py), 0 for none. `add_convolutions` gives them to a network that was trained without.
     """
 
     _no_split_modules = ["VideoARBlock"]  # noqa: RUF012  (diffusers' convention)
     _repeated_blocks = ["VideoARBlock"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = (*WanTransformer3DModel._skip_layerwise_casting_patterns, "conv_")
 
     @register_to_config
     def __init__(
@@ -173,6 +179,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         pos_embed_seq_len: int | None = None,
         prediction_type: str = "flow",
         spatial_embedding: bool = False,
+        conv_width: int = 0,
     ) -> None:
         if prediction_type not in ("flow", "sample"):
             raise ValueError(f"prediction_type is 'flow' or 'sample', not {prediction_type!r}")
@@ -195,6 +202,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         )
         for block in self.blocks:
             block.__class__ = VideoARBlock  # same parameters, another forward
+        if conv_width:
+            self.conv_stem, self.conv_head = new_branches(self.config, conv_width)
 
     @classmethod
     def from_wan(cls, wan: WanTransformer3DModel) -> VideoARTransformer3DModel:
@@ -229,6 +238,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         mask: torch.Tensor | None = None,
         cache: KVCache | None = None,
         hidden: list[torch.Tensor] | None = None,
+        unit_shapes: Sequence[Shape] | None = None,
     ) -> torch.Tensor:
         """Velocity [B, N, D] of tokens at any coordinates.
 
@@ -238,10 +248,14 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         in order are recognised and need no gather. mask: bool [N, S], True = attend. cache: its committed tokens are
         attended to, in front of these (S = length + N). Without gradients the new keys and values are left pending in
         it; with gradients it is only read. hidden: gets the output [B, N, E] of every block, for losses on features.
+        unit_shapes: (frames, rows, columns) in tokens of each unit in the sequence, which convolutions must know; None:
+        found from coordinates on the CPU, where the sequence is one unit or token_unit_N tells units apart.
         """
         assert token_unit_N is not None or timestep_BU.shape[1] == 1, "several timesteps need token_unit_N"
         if torch.is_tensor(text_kv):
             text_kv = self.encode_text(text_kv)
+        if self.config.conv_width and unit_shapes is None:
+            unit_shapes = find_shapes(positions_N3, token_unit_N)
         if cache is not None:
             positions_N3 = cache.open(positions_N3)
         device = tokens_BND.device
@@ -250,6 +264,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         x = self._embed(tokens_BND)
         if self.config.spatial_embedding:
             x = x + spatial_waves(positions_N3[:, 1:], x.shape[-1]).to(x)
+        if self.config.conv_width:
+            x = x + self.conv_stem(tokens_BND, unit_shapes).to(x)
         temb_BUE, modulation = self._embed_time(timestep_BU, x.dtype)
         bias = attention_bias(mask, _to_compute(x[:0], x.dtype).dtype)
 
@@ -267,6 +283,8 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         shift, scale = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float().unbind(2)
         x = _modulate(self.norm_out(x.float()), scale, shift, token_unit).to(x.dtype)
         out = self._to_token_order(self.proj_out(x))
+        if self.config.conv_width:
+            out = out + self.conv_head(out, tokens_BND, unit_shapes).to(out)
         if self.config.prediction_type == "flow":
             return out
         sigma = (timestep_BU.float() / 1000).clamp(min=SMALLEST_SIGMA)

@@ -33,7 +33,11 @@ def make(seed: int = 0, **config) -> VideoARTransformer3DModel:
         "out_channels": 4, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 64,
         "prediction_type": "sample", "spatial_embedding": True,
     }  # fmt: skip
-    return VideoARTransformer3DModel(**(small | config)).train()
+    network = VideoARTransformer3DModel(**(small | config)).train()
+    if network.config.conv_width:  # as if trained: new ones change nothing
+        for layer in (network.conv_stem.proj, network.conv_head.conv_out):
+            nn.init.normal_(layer.weight, std=0.3)
+    return network
 
 
 class Gaussian(nn.Module):
@@ -48,7 +52,7 @@ class Gaussian(nn.Module):
         gain = (1 - sigma) * self.std**2 / ((1 - sigma) ** 2 * self.std**2 + sigma**2)
         return self.mean + gain * (x - (1 - sigma) * self.mean)
 
-    def forward(self, x, timestep, text, places, mask=None):
+    def forward(self, x, timestep, text, places, mask=None, unit_shapes=None):
         self.calls += 1
         sigma = timestep[:, :, None] / 1000
         return (x - self.x0(x, sigma)) / sigma
@@ -132,20 +136,22 @@ class TestFakeScorers:
         assert torch.equal(scorer_mask(plan, "forward") | backward, torch.ones_like(backward))
         assert plan.reverse().reverse() == plan
 
-    def test_the_backward_scorer_is_the_forward_one_of_the_reversed_plan(self):
+    @pytest.mark.parametrize("conv_width", [0, 8])
+    def test_the_backward_scorer_is_the_forward_one_of_the_reversed_plan(self, conv_width):
         """The same weights, clip and noise, with the units told in the other order."""
         plan = PlanSpec.parse("cube:2x2x2").build(Grid(2, 4, 4))
-        network, text, sigma = make(), torch.randn(2, 3, 16), torch.tensor([0.3, 0.9])
+        network, text, sigma = make(conv_width=conv_width), torch.randn(2, 3, 16), torch.tensor([0.3, 0.9])
         noisy = torch.randn(2, 32, 16)
         backward = FakeScorers({"backward": network})(noisy, sigma, text, plan)[0]
         flipped = torch.cat(noisy.split(4, dim=1)[::-1], dim=1)
         forward = FakeScorers({"forward": network})(flipped, sigma, text, plan.reverse())[0]
         assert torch.allclose(torch.cat(forward.split(4, dim=1)[::-1], dim=1), backward, atol=1e-5)
 
+    @pytest.mark.parametrize("conv_width", [0, 8])
     @pytest.mark.parametrize("direction", ["forward", "backward"])
-    def test_a_causal_scorer_ignores_what_it_must_not_see(self, direction):
+    def test_a_causal_scorer_ignores_what_it_must_not_see(self, direction, conv_width):
         plan = PlanSpec.parse("frame").build(Grid(3, 2, 2))
-        scorer, text = FakeScorers({direction: make()}), torch.randn(1, 3, 16)
+        scorer, text = FakeScorers({direction: make(conv_width=conv_width)}), torch.randn(1, 3, 16)
         noisy = torch.randn(1, 12, 16)
         changed = noisy.clone()
         changed[:, 4:8] += 1
@@ -164,7 +170,7 @@ class TestFakeScorers:
                 super().__init__()
                 self.gain, self.bias = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
-            def forward(self, x, timestep, text, places, mask=None):
+            def forward(self, x, timestep, text, places, mask=None, unit_shapes=None):
                 return self.gain * x + self.bias
 
         class Generator(nn.Module):
@@ -287,11 +293,12 @@ class TestMethod:
     def test_the_real_scorer_is_guided_and_sees_each_level_as_a_video(self):
         plan = PlanSpec.parse("scale:2").build(Grid(2, 4, 4))
         preset = DMDPreset(real_guidance=3.0)
-        places = []
+        places, shapes = [], []
 
         class Real(nn.Module):
-            def forward(self, x, timestep, text, place):
+            def forward(self, x, timestep, text, place, unit_shapes):
                 places.append(place)
+                shapes.append(unit_shapes)
                 return torch.where(text.abs().sum((1, 2), keepdim=True) > 0, 2.0, 1.0).expand_as(x)
 
         for spatial in (True, False):
@@ -302,6 +309,17 @@ class TestMethod:
         assert torch.equal(places[0], place_of(plan)[:8])  # where they are in the finest level
         assert places[2][:, 1:].max() == 1  # a video of 2x2 tokens
         assert torch.equal(places[1], places[3])
+        assert shapes == [[(2, 2, 2)], [(2, 4, 4)]] * 2
+
+    @pytest.mark.parametrize("name", ["cube:2x2x2", "scale:2"])
+    def test_networks_with_convolutions_learn(self, name):
+        plan = PlanSpec.parse(name).build(Grid(2, 4, 4))
+        fakes = {"forward": make(1, conv_width=8), "backward": make(2, conv_width=4)}
+        real = make(9, conv_width=8).requires_grad_(False)
+        method = SymmetricDMD(make(conv_width=8), real, fakes, DMDPreset())
+        for part, loss, _ in method.losses(a_draw(plan)):
+            loss.backward()
+            assert all(p.grad.abs().sum() > 0 for n, p in method.trained[part].named_parameters() if "conv_" in n)
 
     def test_a_generator_that_makes_the_data_is_left_alone(self):
         """With one network as both scorers and no guidance there is nothing to learn."""

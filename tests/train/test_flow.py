@@ -17,16 +17,26 @@ from videoar.transformer import VideoARTransformer3DModel, patchify
 
 @pytest.fixture
 def transformer():
+    return make()
+
+
+def make(conv_width: int = 0) -> VideoARTransformer3DModel:
     torch.manual_seed(0)
-    return VideoARTransformer3DModel(
+    network = VideoARTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
         text_dim=16, freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=64, prediction_type="sample",
-        spatial_embedding=True,
+        spatial_embedding=True, conv_width=conv_width,
     ).eval()  # fmt: skip
+    if conv_width:  # as if trained: new ones change nothing
+        for layer in (network.conv_stem.proj, network.conv_head.conv_out):
+            torch.nn.init.normal_(layer.weight, std=0.3)
+    return network
 
 
+@pytest.mark.parametrize("conv_width", [0, 8])
 @pytest.mark.parametrize("name", ["frame", "key_detail:2", "cube:2x2x2", "scale:2"])
-def test_teacher_forcing_equals_sampling_with_the_cache(transformer, name):
+def test_teacher_forcing_equals_sampling_with_the_cache(name, conv_width):
+    transformer = make(conv_width)
     plan = PlanSpec.parse(name).build(Grid(3, 4, 4))
     latents = torch.randn(2, 4, 3, 8, 8)
     tokens = plan_tokens(level_tokens(latents, plan, (1, 2, 2), {2: 0.8}), plan)
@@ -55,6 +65,22 @@ def test_teacher_forcing_equals_sampling_with_the_cache(transformer, name):
             cache.commit()
 
 
+@pytest.mark.parametrize("name", ["full", "cube:2x2x2", "scale:2"])
+def test_training_tells_convolutions_the_units_that_coordinates_tell(name, monkeypatch):
+    plan, network = PlanSpec.parse(name).build(Grid(3, 4, 4)), make(conv_width=8)
+    latents, text, told, forward = torch.randn(2, 4, 3, 8, 8), torch.randn(2, 5, 16), [], network.forward
+
+    def spy(*args, unit_shapes, **kwargs):
+        told.append(unit_shapes)
+        return forward(*args, **kwargs)
+
+    method = FlowMatching(network, FlowPreset(), {2: 0.8})
+    loss, _ = method(latents, text, plan, 5.0, Noise(1))
+    monkeypatch.setattr(network, "forward", spy)
+    assert torch.equal(method(latents, text, plan, 5.0, Noise(1))[0], loss)
+    assert told == [[unit.shape() for unit in plan.units] * (1 if name == "full" else 2)]
+
+
 def test_a_perfect_prediction_has_no_loss():
     """The target of flow matching is e - x, whatever the plan."""
 
@@ -64,7 +90,9 @@ def test_a_perfect_prediction_has_no_loss():
         def encode_text(self, text):
             return None
 
-        def __call__(self, x, timestep, kv, positions, token_unit_N=None, mask=None, cache=None, hidden=None):
+        def __call__(
+            self, x, timestep, kv, positions, token_unit_N=None, mask=None, cache=None, hidden=None, unit_shapes=None
+        ):
             sigma = timestep / 1000 if token_unit_N is None else (timestep / 1000)[:, token_unit_N]
             n = self.clean.shape[1]
             sigma = sigma[..., None] if sigma.shape[1] > 1 else sigma[:, :, None]
