@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videoar.plan import Plan, PlanSpec
-from videoar.sampler import few_step, guidance_at, schedule
+from videoar.sampler import ALWAYS, few_step, guidance_at, schedule
 from videoar.transformer import VideoARTransformer3DModel, unpatchify
 
 from .flow import Draw, Losses
@@ -191,7 +191,7 @@ class SymmetricDMD:
     def real_velocity(self, noisy_BND: Tensor, sigma_B: Tensor, draw: Draw) -> Tensor:
         """What the real scorer says of each level, guided. A level is a video of its own, whatever its units."""
         plan, scale = draw.plan, self.preset.real_guidance
-        scale_B11 = guidance_at(sigma_B, scale, self.preset.guidance_interval)[:, None, None]
+        scale_B11 = guidance_at(sigma_B, scale, self.preset.guidance_interval or ALWAYS)[:, None, None]
         text, timestep = draw.text_BLE, 1000 * sigma_B[:, None]
         if scale != 1:
             text = torch.cat([text, draw.no_text_1LE.expand_as(text)])

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from videoar.plan import Plan
-from videoar.sampler import guidance_at
+from videoar.sampler import ALWAYS, guidance_at
 from videoar.transformer import VideoARTransformer3DModel, patchify
 
 from . import places
@@ -209,7 +209,7 @@ class FlowMatching(nn.Module):
             assert no_text_1LE is not None, "a guided target needs the empty prompt"
             with torch.no_grad():
                 without = velocity(self.teacher, no_text_1LE.expand_as(text_BLE))
-                scale = guidance_at(sigma, self.preset.teacher_guidance, self.preset.guidance_interval)
+                scale = guidance_at(sigma, self.preset.teacher_guidance, self.preset.guidance_interval or ALWAYS)
                 target = without + scale * (velocity(self.teacher, text_BLE) - without)
         asked = self.preset.places
         if asked is None or paths_BF24 is None:

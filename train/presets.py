@@ -103,9 +103,9 @@ class FlowPreset:
     the last part of the steps, over which the learning rate falls linearly to zero. `context_noise` is the largest
     sigma mixed into the clean context. `own_context`: the batches whose context is the network's own estimate, which
     then takes no such noise. `teacher_guidance` above 0: the target is the velocity of the network as it was at the
-    start, guided by so much where `guidance_interval` says (videoar.sampler.guidance_at). `patience` above 0: an
-    evaluation at every checkpoint, and an end after so many of them without a better one. `places`: what the training
-    is told of where things are.
+    start, guided by so much, where the noise is as strong as `guidance_interval` says (videoar.sampler.guidance_at;
+    None: everywhere). `patience` above 0: an evaluation at every checkpoint, and an end after so many of them without
+    a better one. `places`: what the training is told of where things are.
     """
 
     steps: int = 1800
@@ -125,7 +125,7 @@ class FlowPreset:
     context_noise: float = 0.0
     own_context: OwnContextPreset | None = None
     teacher_guidance: float = 0.0
-    guidance_interval: tuple[float, float] = ALWAYS
+    guidance_interval: tuple[float, float] | None = None
     places: PlacesPreset | None = None
     save_every: int = 200
     patience: int = 0

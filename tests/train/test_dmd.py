@@ -310,6 +310,11 @@ class TestMethod:
         assert places[2][:, 1:].max() == 1  # a video of 2x2 tokens
         assert torch.equal(places[1], places[3])
         assert shapes == [[(2, 2, 2)], [(2, 4, 4)]] * 2
+        limited = dataclasses.replace(preset, guidance_interval=(0.6, 0.8))
+        method = SymmetricDMD(make(), Real(), {"forward": make()}, limited)
+        velocity = method.real_velocity(torch.randn(2, 40, 16), torch.tensor([0.5, 0.7]), draw)
+        assert torch.equal(velocity[0], torch.full((40, 16), 2.0))  # below the interval: cond
+        assert torch.allclose(velocity[1], torch.full((40, 16), 1 + 2.0))  # in its middle: uncond + 2 (cond - uncond)
 
     @pytest.mark.parametrize("name", ["cube:2x2x2", "scale:2"])
     def test_networks_with_convolutions_learn(self, name):

@@ -125,8 +125,16 @@ def test_guidance_is_distilled_from_the_guided_teacher(transformer, name):
             )[0]
             for g in (2.0, 4.0)
         ]
+        inside, everywhere = (
+            FlowMatching(transformer, FlowPreset(teacher_guidance=2.0, guidance_interval=interval), {}, transformer)(
+                latents, text, plan, 5.0, Noise(3), nothing
+            )[0]
+            for interval in ((0.999, 1.0), (0.0, 1e-9))
+        )
     assert losses[0] > 1e-6
     assert torch.allclose(losses[1], 9 * losses[0], rtol=1e-3)
+    assert inside < 1e-3 * losses[0]  # no sigma is as high, so that the target is the teacher itself
+    assert torch.allclose(everywhere, losses[0])
 
 
 class Spy(torch.nn.Module):

@@ -201,6 +201,7 @@ SENSELESS = {
     "timesteps": [["a"], "1000", 1000, [-1], [1001], [float("nan")], [250, 500], [500, 500], [True]],
     "shift": [0, -1, "3", None, True, float("inf"), float("nan")],
     "guidance_scale": [-1, 31, "5", None, float("nan")],
+    "guidance_interval": [0.6, [0.6], [0.8, 0.6], [0.6, 0.7, 0.8], [0, 2], [-0.1, 0.5], ["0", "1"], None],
     "window": ["x", 0, 1.5, False, [4]],
     "sink": [-1, None, 0.5, "1"],
     "relative": ["no", 0, None],
