@@ -283,50 +283,56 @@ class Preset:
 
 CPU = Preset(name="builtin-cpu")
 
+# A clip of eight latent frames is eight pictures: many single ones first, then pairs, then clips.
+SPRINT_PLANS = (
+    Share("full", 1.0, frames=1, end=0.5),
+    Share("full", 0.4, frames=1, begin=0.5, end=0.7),
+    Share("full", 0.6, frames=2, begin=0.5, end=0.7),
+    Share("full", 0.25, frames=1, begin=0.7),
+    Share("full", 0.25, frames=2, begin=0.7),
+    Share("full", 0.5, begin=0.7),
+)
+MIDDLE = PlacesPreset(blocks=(3, 4, 5, 6))
+
+# For `python -m train sprint`, which takes text encoder and codec from the built-in model and goes by the clock.
 GPU = Preset(
     name="builtin-gpu",
-    render_on_device=True,
-    pool_clips=60_000,  # 4 GB of latents
-    text=TextPreset(width=256, ffn=512, steps=3000, batch=256),
-    codec=CodecPreset(kind="wan", z_dim=16, steps=4000, batch=32, crop=96, lr=1e-3, ema=0.999),
-    transformer=TransformerPreset(width=320, layers=9, heads=10, ffn=1280, prediction_type="flow"),
-    base=FlowPreset(
-        steps=8000,
-        batch=256,
-        lr=1e-3,
-        decay=0.4,
-        ema=0.999,
-        places=PlacesPreset(blocks=(3, 4, 5, 6)),
-    ),
+    pool_clips=48_000,  # 8 GB on the device, with captions
+    transformer=TransformerPreset(width=320, layers=9, heads=5, ffn=1280, conv_width=64),
+    base=FlowPreset(steps=3000, batch=256, decay=0.4, ema=0.999, plans=SPRINT_PLANS, places=MIDDLE),
     causal=FlowPreset(
-        steps=2000,
+        steps=1000,
         batch=128,
-        lr=3e-4,
-        decay=0.4,
+        lr=1e-3,
+        warmup=50,
+        decay=0.5,
         plans=CAUSAL_PLANS,
         context_noise=0.2,
-        ema=0.999,
-        places=PlacesPreset(blocks=(3, 4, 5, 6)),
+        places=MIDDLE,
     ),
     guidance=FlowPreset(
-        steps=600,
+        steps=200,
         batch=128,
-        lr=2e-4,
+        lr=5e-4,
+        warmup=20,
         decay=0.5,
         ema=0.99,
         text_drop=0.0,
         plans=CAUSAL_PLANS,
-        teacher_guidance=5.0,
+        teacher_guidance=3.5,
         guidance_interval=STRONG_NOISE,
-        places=PlacesPreset(blocks=(3, 4, 5, 6)),
+        places=MIDDLE,
     ),
     dmd=DMDPreset(
-        steps=3000,
-        batch=64,
-        lr=1e-5,
-        fake_lr=5e-5,
+        steps=200,
+        batch=128,
+        lr=2e-5,
+        fake_lr=1e-4,
+        decay=0.5,
         warmup=20,
-        fakes_first=200,
+        fake_updates=2,
+        fake_repeats=2,
+        fakes_first=20,
         real_guidance=2.0,
         guidance_interval=STRONG_NOISE,
         plans=DMD_PLANS,

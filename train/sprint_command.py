@@ -34,7 +34,6 @@ from .pieces import Pieces, join
 from .presets import PRESETS, Preset, get_preset
 from .render import Workers, kind_of
 from .sprint import STAGES, Sprint, Weights, budgets, check_stage
-from .workshop import load_transformer
 
 SHARES = {"base": 0.55, "causal": 0.25, "guidance": 0.06, "dmd": 0.14}
 CHECK_STEPS = 20
@@ -184,7 +183,7 @@ def fitted(preset: Preset, parts: Model, batch: int | None = None) -> Preset:
 
 def load_start(folder: Path, sprint: Sprint) -> Weights:
     """Return the weights to start from. Raises ValueError for a network of another shape than the preset's."""
-    weights, network = load_transformer(folder).state_dict(), sprint.workshop.new_transformer()
+    weights, network = sprint.workshop.start(folder).state_dict(), sprint.workshop.new_transformer()
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

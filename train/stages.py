@@ -237,7 +237,7 @@ def write_transformer(w: Workshop, weights: dict[str, torch.Tensor], folder: Pat
 def run_flow(w: Workshop, stage: str, start: Path | None, progress: Rows) -> None:
     if w.preset.playworld:
         w.text()  # what is missing is said in the order of the stages
-    transformer = w.new_transformer() if start is None else load_transformer(start)
+    transformer = w.new_transformer() if start is None else w.start(start)
     w.learns(transformer)
     run_method(w, stage, FlowTraining(transformer, w.flow(stage), w.scale_std()), progress)
 
@@ -287,7 +287,7 @@ def stage_dmd(w: Workshop, progress: Rows) -> None:
     start = w.init or w.need("causal", causal)
     teacher = w.teacher or w.folder("base") / "transformer"
     real = load_transformer(teacher if teacher.exists() or w.teacher else start)
-    generator, *fakes = (w.learns(load_transformer(start)) for _ in (0, *SCORERS[preset.scorers]))
+    generator, *fakes = (w.learns(w.start(start)) for _ in (0, *SCORERS[preset.scorers]))
     method = SymmetricDMD(generator, real, dict(zip(SCORERS[preset.scorers], fakes, strict=True)), preset)
     run_method(w, "dmd", method, progress)
 

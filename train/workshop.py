@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from videoar.codec import TinyCodec
+from videoar.convolution import add_convolutions
 from videoar.decoder import WanCodec
 from videoar.plan import Grid, latent_count
 from videoar.text import TextEncoder
@@ -139,6 +140,13 @@ class Workshop:
             spatial_embedding=t.spatial_embedding,
             conv_width=t.conv_width,
         )
+
+    def start(self, folder: Path) -> VideoARTransformer3DModel:
+        """Return the network of a folder to go on with, given the preset's convolutions if it has none."""
+        network, width = load_transformer(folder), self.preset.transformer.conv_width
+        if width and not network.config.conv_width:
+            add_convolutions(network, width)
+        return network
 
     def learns(self, network: VideoARTransformer3DModel) -> VideoARTransformer3DModel:
         """The network, ready to be trained."""

@@ -126,6 +126,27 @@ def test_the_check_times_every_plan_and_makes_a_film(pool, parts, tmp_path, caps
     assert "join to a model that makes films of 9 frames" in said
 
 
+# Runs where the packages of the page are not installed, as on a rented machine.
+BARE = """
+import sys
+for name in ("gradio", "gradio_client", "av", "moviepy", "spaces", "segno", "playwright", "fastapi", "pandas"):
+    sys.modules[name] = None
+from train import sprint_command
+from train.__main__ import main
+sprint_command.CHECK_STEPS = 2
+assert main(["sprint", *sys.argv[1:]]) == 0
+main(["render", "--help"])
+"""
+
+
+def test_a_sprint_needs_no_package_of_the_page(pool, tmp_path):
+    options = ["--preset", "smoke", "--check", "--eager", "--workers", "0", "--clips", str(CLIPS), "--threads", "1"]
+    options += ["--pool", str(pool), "--out", str(tmp_path / "out")]
+    ran = subprocess.run([sys.executable, "-c", BARE, *options], capture_output=True, text=True)
+    assert "makes films" in ran.stdout, ran.stderr
+    assert "usage: python -m train render" in ran.stdout
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_step_on_a_device_waits_for_nothing_and_mixes_nothing(make, stage, monkeypatch):
     """Two steps on the pretended device, and the same numbers as on the CPU."""
