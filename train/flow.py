@@ -247,7 +247,7 @@ class FlowMatching(nn.Module):
 class FlowTraining:
     """The method of the stages `base`, `causal` and `guidance`, for the loop in generator.py.
 
-    With `preset.teacher_guidance` the teacher is the transformer as it is when training starts.
+    With `preset.teacher_guidance` the teacher, if none is given, is the transformer as it is when training starts.
     """
 
     needs_latents = True
@@ -257,8 +257,10 @@ class FlowTraining:
         transformer: VideoARTransformer3DModel,
         preset: FlowPreset,
         scale_std: dict[int, float],
+        teacher: VideoARTransformer3DModel | None = None,
     ):
-        teacher = copy.deepcopy(transformer).eval().requires_grad_(False) if preset.teacher_guidance else None
+        if preset.teacher_guidance:
+            teacher = (teacher or copy.deepcopy(transformer)).eval().requires_grad_(False)
         self.parts: dict[str, nn.Module] = {"model": FlowMatching(transformer, preset, scale_std, teacher)}
         self.trained: dict[str, nn.Module] = {"model": transformer}
         self.frozen: list[nn.Module] = [] if teacher is None else [teacher]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 PIECE = 15_000_000  # bytes
 MANIFEST = "sprint.json"
+_PIECE_NAME = re.compile(r"[a-z]+-(\d+)\.\d\d")
 
 
 def digest(data: bytes) -> str:
@@ -32,10 +34,10 @@ class Pieces:
     def __init__(self, folder: Path, info: dict[str, Any]):
         self.folder, self.info = folder, info
         self.networks: dict[str, dict[str, Any]] = {}
-        self._count = 0
         folder.mkdir(parents=True, exist_ok=True)
-        for left in [*folder.glob("*.[0-9][0-9]"), folder / MANIFEST]:  # an earlier sprint's
-            left.unlink(missing_ok=True)
+        # An earlier sprint's pieces go when the first of this one's are there.
+        self._left = {p.name: int(m[1]) for p in folder.iterdir() if (m := _PIECE_NAME.fullmatch(p.name))}
+        self._count = max(self._left.values(), default=0)
 
     def write(self, name: str, weights: dict[str, Tensor], keep: tuple[str, ...] = (), **record: Any) -> None:
         """Write a network's weights as bfloat16 in the place of its earlier ones and of all networks not in `keep`.
@@ -62,8 +64,8 @@ class Pieces:
             raise OSError(f"could not write {self.folder}: {error}; the weights before these are untouched") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        gone = {p["name"] for network in self.networks.values() for p in network["pieces"]}
-        self.networks = networks
+        gone = self._left.keys() | {p["name"] for network in self.networks.values() for p in network["pieces"]}
+        self.networks, self._left = networks, {}
         for file in gone - {p["name"] for network in networks.values() for p in network["pieces"]}:
             (self.folder / file).unlink(missing_ok=True)
 

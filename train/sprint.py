@@ -113,14 +113,22 @@ class Sprint:
         return network
 
     def method(self, stage: str) -> Method:
-        """Return a stage's method, which starts from the newest weights."""
+        """Return a stage's method, which starts from the newest weights.
+
+        A teacher or real scorer is never a network that has its guidance distilled, nor one that the stage has begun.
+        """
         preset: FlowPreset = getattr(self.preset, stage)
         newest = next(reversed(self.weights.values()), None)
+        before = [weights for name, weights in self.weights.items() if name != stage]
         if not isinstance(preset, DMDPreset):
-            return FlowTraining(self.network(newest), preset, self.scale_std)
+            teacher = self.network(before[-1]) if preset.teacher_guidance and before else None
+            return FlowTraining(self.network(newest), preset, self.scale_std, teacher)
         if newest is None:
             raise ValueError("dmd distils a network: give seconds to a stage before it, or start from one with --init")
-        real = self.network(self.weights.get("base", newest)).eval().requires_grad_(False)
+        real = self.network(
+            next(self.weights[name] for name in ("base", "causal", "init", *self.weights) if name in self.weights)
+        )
+        real.eval().requires_grad_(False)
         generator, *fakes = (self.network(newest) for _ in (0, *SCORERS[preset.scorers]))
         return SymmetricDMD(generator, real, dict(zip(SCORERS[preset.scorers], fakes, strict=True)), preset)
 

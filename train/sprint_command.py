@@ -108,9 +108,11 @@ def _validate(args: argparse.Namespace) -> None:
 
 def _sprint(args: argparse.Namespace, command: str, preset: Preset, pool: Path, workers: Workers, out: Path) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_float32_matmul_precision("high")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
     parts = load_model(args.parts, device="cpu", dtype=torch.float32)
     kind, preset = kind_of(preset, parts, args.seed), fitted(preset, parts, args.batch)
+    out = out / "check" if args.check else out  # a check never takes the place of what was trained
     pieces = Pieces(out, provenance(command, args.seed) | {"preset": args.preset})
     sprint = Sprint(preset, parts, device, pool, kind, pieces, workers, args.seed, not args.eager, say=_say)
     pieces.info["transformer"] = dict(sprint.workshop.new_transformer().config)

@@ -41,11 +41,14 @@ def test_the_newest_weights_and_those_that_are_kept_come_back(folder):
         join(folder, "base")
 
 
-def test_a_folder_begins_anew(folder):
+def test_an_earlier_sprint_stays_until_there_is_something_in_its_place(folder):
     Pieces(folder, {}).write("base", weights(1))
     (folder / "notes.txt").write_text("mine")
-    Pieces(folder, {}).write("causal", weights(2, size=10))
-    assert files(folder) == ["causal-1.00", "notes.txt", MANIFEST]
+    again = Pieces(folder, {})
+    assert join(folder)[0]["a.weight"][0] == 1
+    again.write("base", weights(2, size=10))
+    assert files(folder) == ["base-2.00", "notes.txt", MANIFEST]
+    assert join(folder)[0]["a.weight"][0] == 2
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut", "changed"])

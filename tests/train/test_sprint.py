@@ -297,6 +297,26 @@ def test_a_stage_that_is_never_finite_leaves_the_weights_before_it(make, monkeyp
     assert "given up" in make.said[-1]
 
 
+def test_teachers_and_real_scorers_are_unguided_and_finished(make):
+    """Also where a stage begins again from weights of its own, and where there was no base."""
+    made = make()
+    first = made.workshop.new_transformer().state_dict()
+    made.weights = {name: {k: v + i for k, v in first.items()} for i, name in enumerate(("init", "causal", "guidance"))}
+
+    def bias(network):
+        return network.proj_out.bias[0].item() - first["proj_out.bias"][0].item()
+
+    guidance = made.method("guidance")
+    assert bias(guidance.frozen[0]) == pytest.approx(1)  # causal
+    assert bias(guidance.trained["model"]) == pytest.approx(2)  # what it had reached
+    dmd = made.method("dmd")
+    assert bias(dmd.real) == pytest.approx(1)
+    assert bias(dmd.trained["model"]) == pytest.approx(2)
+    made.weights = {"base": made.weights["init"], "guidance": made.weights["guidance"]}
+    assert bias(made.method("dmd").real) == pytest.approx(0)
+    assert not any(p.requires_grad for p in [*guidance.frozen[0].parameters(), *dmd.real.parameters()])
+
+
 def test_stages_share_the_seconds_that_are_left():
     ran = {}
 
