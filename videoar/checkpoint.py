@@ -240,8 +240,9 @@ def load_model(
             setattr(model, name, load_tiny_decoder(file, model.vae, device, dtype))
     fast = device.type == "cpu" and cpu_computes_in_bfloat16()
     if decoder is None and asked is None and fast and isinstance(model.vae, TinyCodec):
-        # Almost twice as fast, and nobody sees it. The vae itself stays as precise as its file, to encode and be saved.
-        model.decoder = copy.deepcopy(model.vae).bfloat16()
+        # Almost twice as fast, and nobody sees it; a third less again with the channels last in memory. The vae itself
+        # stays as precise as its file, to encode and be saved.
+        model.decoder = copy.deepcopy(model.vae).bfloat16().to(memory_format=torch.channels_last)
     return model
 
 
