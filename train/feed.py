@@ -47,6 +47,10 @@ class Curriculum:
         rng = random.Random(f"plan-{self.seed}-{step}")
         return rng.choices([plan for plan, _ in now], [share for _, share in now])[0]
 
+    def every_plan(self) -> list[Plan]:
+        """Return all plans of the stage, each once."""
+        return list(dict.fromkeys(plan for plan, _ in self.plans))
+
 
 def own_part(drawn: list, part: int, parts: int) -> list:
     """Return one process's part of what was drawn for the clips of all processes."""

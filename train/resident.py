@@ -11,7 +11,7 @@ import random
 import torch
 from torch import Tensor
 
-from videoar.plan import Grid
+from videoar.plan import Grid, Plan
 from videoar.text import TextEncoder
 
 from .feed import Curriculum, excerpt_shift
@@ -70,10 +70,10 @@ class ResidentFeed:
         self.clips, self.grid, self.preset, self.seed, self.latents = clips, grid, preset, seed, latents
         self.curriculum = Curriculum(preset.plans, grid, seed)
 
-    def draw(self, step: int, progress: float) -> Draw:
-        """Return a step's clips. progress: of the stage, in [0, 1)."""
+    def draw(self, step: int, progress: float, plan: Plan | None = None) -> Draw:
+        """Return a step's clips. progress: of the stage, in [0, 1), by which the plan is picked if none is given."""
         preset, clips, full = self.preset, self.clips, self.grid.T
-        plan = self.curriculum.pick(step, progress)
+        plan = plan or self.curriculum.pick(step, progress)
         frames, size = plan.grid.T, preset.batch * (full // plan.grid.T)
         noise = Noise(random.Random(f"noise-{self.seed}-{step}").getrandbits(62), device=clips.device)
         picks_B, captions_B = noise.whole(size, clips.count), noise.whole(size, CAPTIONS)

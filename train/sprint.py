@@ -230,10 +230,10 @@ class Measured:
     peak_bytes: int | None
 
 
-def check_stage(sprint: Sprint, stage: str, steps: int, until: float) -> Measured:
-    """Run some steps of a stage at full size, each waited for, and keep its weights.
+def check_stage(sprint: Sprint, stage: str, steps: int, seconds: float) -> Measured:
+    """Run some steps of a stage at full size, plan after plan, each waited for, and keep its weights.
 
-    until: the clock's time after which no further step begins. Raises FloatingPointError for what is not finite.
+    seconds: after so many no further step begins. Raises FloatingPointError for what is not finite.
     """
     preset: FlowPreset = getattr(sprint.preset, stage)
     sprint.wait_for_clips(preset.batch)
@@ -242,11 +242,12 @@ def check_stage(sprint: Sprint, stage: str, steps: int, until: float) -> Measure
     learner = Learner(sprint.method(stage), preset, OneDevice(sprint.device))
     feed = ResidentFeed(sprint.clips, sprint.workshop.grid(), preset, sprint.seed, learner.method.needs_latents)
     watch, times = Watch(sprint.device), dict[str, list[float]]()
+    plans, until = feed.curriculum.every_plan(), sprint.clock() + seconds
     for step in range(steps):
         began = sprint.clock()
         if step and began >= until:
             break
-        draw = feed.draw(step, step / steps)
+        draw = feed.draw(step, 0.0, plans[step % len(plans)])
         learner.step(step, [draw], preset.lr * 1e-3, watch)
         watch.check(step)  # waits for the device
         times.setdefault(f"{draw.plan.spec} x {draw.plan.grid.T}", []).append(1000 * (sprint.clock() - began))

@@ -156,7 +156,7 @@ def _check(sprint: Sprint, stages: list[str], seconds: float | None, parts: Path
     """Run a few steps of every stage, and make a film with what comes of it."""
     for i, stage in enumerate(stages):
         left = float("inf") if seconds is None else (seconds - _elapsed()) / (len(stages) - i + 1)
-        measured = check_stage(sprint, stage, CHECK_STEPS, sprint.clock() + left)
+        measured = check_stage(sprint, stage, CHECK_STEPS, left)
         peak = "" if measured.peak_bytes is None else f", {gigabytes(measured.peak_bytes)} at the most"
         _say(f"{stage}: all finite{peak}; milliseconds of a plan's first step, and of the fastest after it:")
         for plan, first in measured.first_ms.items():
