@@ -172,8 +172,8 @@ class ServePreset:
     guidance_interval: tuple[float, float] = ALWAYS
 
 
-# Guidance chooses subjects in strong noise and draws tiles into skies in weak noise (docs/log.md). Of the four steps that
-# are served (sigmas 1, 0.94, 0.83, 0.625) the last one has none.
+# Guidance chooses subjects in strong noise and draws tiles into skies in weak noise (docs/log.md). The last of the four
+# steps that are served (sigmas 1, 0.94, 0.83, 0.625) has none.
 STRONG_NOISE = (0.65, 0.8)
 
 CAUSAL_PLANS = (
