@@ -138,7 +138,8 @@ class Studio:
         """[B, N]: 100 times the mean squared error that the first channels alone make in the pixels of a token.
 
         Pixels are those of the linear decoder, in [-1, 1]. The rows of its matrix are orthonormal, so that the squared
-        error of a block is the sum over its channels of (scale * error)^2, which its BLOCK values share.
+        error of a block is the sum over its channels of (scale * error)^2, which its BLOCK values share. With a lapped
+        codec they share it with some of their neighbours'; the sum over a picture is the same.
         """
         wrong = wrong_BND[..., : len(self.colour_scale)] * self.colour_scale
         return 100 * wrong.square().sum(-1) / (BLOCK * self.patch[1] * self.patch[2])

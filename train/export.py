@@ -182,10 +182,12 @@ def adopt(workshop, model_folder: Path) -> None:
     model = load_model(model_folder, device="cpu", dtype=torch.float32)
     info, tiny = model.info, isinstance(model.vae, TinyCodec)
     encoder: Any = model.text.encoder
-    have = (("tiny" if tiny else "wan"), model.vae.config.z_dim, encoder.config.d_model, info.text_length)
-    wanted = (preset.codec.kind, preset.codec.z_dim, preset.text.width, preset.text.max_length)
+    kind, lapped = ("tiny", model.vae.config.lapped) if tiny else ("wan", False)
+    have = (kind, model.vae.config.z_dim, lapped, encoder.config.d_model, info.text_length)
+    codec, wanted_text = preset.codec, (preset.text.width, preset.text.max_length)
+    wanted = (codec.kind, codec.z_dim, codec.lapped, *wanted_text)
     if have != wanted:
-        names = "codec, latent channels, text width and text length"
+        names = "codec, latent channels, whether blocks lap, text width and text length"
         raise ValueError(f"{model_folder} does not fit the preset {preset.name}: its {names} are {have}, not {wanted}")
     stages = info.provenance.get("stages", {})
     for part in PARTS:

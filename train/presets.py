@@ -24,12 +24,16 @@ class TextPreset:
 
 @dataclass(frozen=True)
 class CodecPreset:
-    """`tiny`: linear encoder and light decoder (trains on a CPU). `wan`: AutoencoderKLWan (trains on a GPU)."""
+    """`tiny`: linear encoder and light decoder (trains on a CPU). `wan`: AutoencoderKLWan (trains on a GPU).
+
+    lapped: the blocks of the light codec's linear part overlap (videoar/codec.py).
+    """
 
     kind: str = "tiny"
     z_dim: int = 24
     fit_clips: int = 384
     whitening: float = 0.5
+    lapped: bool = False
     steps: int = 9000
     batch: int = 2
     crop: int = 80
@@ -284,6 +288,9 @@ class Preset:
 
 CPU = Preset(name="builtin-cpu")
 
+# The same with overlapping blocks: other latents, so a family of models of its own.
+LAPPED = dataclasses.replace(CPU, name="builtin-lapped", codec=dataclasses.replace(CPU.codec, lapped=True))
+
 # A clip of eight latent frames is eight pictures: many single ones first, then pairs, then clips.
 SPRINT_PLANS = (
     Share("full", 1.0, frames=1, end=0.5),
@@ -477,7 +484,7 @@ SMOKE_WAN = dataclasses.replace(
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, prediction_type="flow"),
 )
 
-PRESETS = {p.name: p for p in (CPU, GPU, WAN, TINY, SMOKE, SMOKE_WAN)}
+PRESETS = {p.name: p for p in (CPU, LAPPED, GPU, WAN, TINY, SMOKE, SMOKE_WAN)}
 
 
 def get_preset(name: str) -> Preset:

@@ -60,6 +60,8 @@ def kind_of(preset: Preset, parts: Model, seed: int) -> str:
     for name, tensor in sorted(parts.vae.state_dict().items()):
         codec.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
     what = [preset.size, preset.width, preset.frames, preset.fps, seed, parts.info.text_length, codec.hexdigest()]
+    if getattr(parts.vae.config, "lapped", False):  # a part of the codec that none of its tensors tells
+        what.append("lapped")
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

@@ -172,11 +172,11 @@ def _check(sprint: Sprint, stages: list[str], seconds: float | None, parts: Path
 
 def fitted(preset: Preset, parts: Model, batch: int | None = None) -> Preset:
     """Return the preset with the sizes of the parts that are not trained here, and this batch in every stage."""
-    kind = "tiny" if isinstance(parts.vae, TinyCodec) else "wan"
+    kind, lapped = ("tiny", parts.vae.config.lapped) if isinstance(parts.vae, TinyCodec) else ("wan", False)
     encoder: Any = parts.text.encoder
     changes: dict[str, Any] = {
         "text": dataclasses.replace(preset.text, width=encoder.config.d_model, max_length=parts.info.text_length),
-        "codec": dataclasses.replace(preset.codec, kind=kind, z_dim=parts.vae.config.z_dim),
+        "codec": dataclasses.replace(preset.codec, kind=kind, z_dim=parts.vae.config.z_dim, lapped=lapped),
     }
     if batch is not None:
         changes |= {stage: dataclasses.replace(getattr(preset, stage), batch=batch) for stage in STAGES}

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders import autoencoder_kl_wan as wan
 from torch import Tensor
 
-from videoar.codec import SPACE, TIME, TinyCodec, to_blocks
+from videoar.codec import SPACE, TIME, TinyCodec
 
 from .data import sample_video
 from .device import new_accelerator
@@ -25,11 +25,11 @@ CROPS_PER_CLIP = 4
 def fit_linear_codec(preset: Preset, seed: int = 0) -> TinyCodec:
     """A TinyCodec whose encoder is final and whose decoder is the encoder's transpose. Takes seconds."""
     torch.manual_seed(seed)
-    codec = TinyCodec(z_dim=preset.codec.z_dim)
+    codec = TinyCodec(z_dim=preset.codec.z_dim, lapped=preset.codec.lapped)
     rows = []
     for i in range(0, preset.codec.fit_clips, 16):
         video = sample_video(preset, min(16, preset.codec.fit_clips - i), f"pca-{seed}-{i}")
-        blocks = to_blocks(video).flatten(0, 3)
+        blocks = codec.blocks(video).flatten(0, 3)
         keep = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(i))[: max(1, len(blocks) // 8)]
         rows.append(blocks[keep])
     codec.fit_linear(torch.cat(rows), preset.codec.whitening)

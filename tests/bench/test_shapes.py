@@ -9,7 +9,7 @@ from bench import shapes
 from train.presets import SMOKE
 from train.stages import STAGES
 from train.workshop import Workshop
-from videoar.codec import BLOCK
+from videoar.codec import BLOCK, TinyCodec
 from videoar.playworld import render
 from videoar.transformer import unpatchify
 
@@ -55,6 +55,19 @@ def test_the_error_of_colour_is_what_it_makes_of_the_pixels(workshop):
     a_token = torch.nn.functional.avg_pool3d(pixels.mean(1, keepdim=True), (4, 16, 16)).flatten(1)
     torch.testing.assert_close(studio.colour_error(wrong), 100 * a_token, rtol=1e-3, atol=1e-5)
     assert not studio.colour_error(torch.ones_like(wrong) * (wrong == 0)).any()  # the finer channels do not count
+
+
+def test_with_overlap_the_error_of_colour_is_that_of_the_pixels_of_all_tokens(workshop):
+    """It reaches into the neighbours' pixels: to tokens alone it is not what their own pixels show."""
+    studio, plain = shapes.Studio(workshop, 4), workshop.codec(finished=True)
+    codec = TinyCodec.from_config(plain.config, lapped=True)
+    codec.load_state_dict(plain.state_dict())
+    wrong = torch.randn(studio.x_BND.shape, generator=torch.Generator().manual_seed(0))
+    wrong[..., 3 * 4 :] = 0
+    x, other = (unpatchify(tokens, studio.grid, (1, 2, 2)) for tokens in (studio.x_BND, studio.x_BND + wrong))
+    pixels = (codec.linear_decode(other) - codec.linear_decode(x)).square()
+    torch.testing.assert_close(studio.colour_error(wrong).mean(), 100 * pixels.mean(), rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(codec.linear_decode(x), plain.linear_decode(x), atol=1e-2)
 
 
 def test_errors_inside_and_outside_of_things_are_kept_apart(workshop):

@@ -375,6 +375,14 @@ def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
     assert "base" in made.weights
 
 
+def test_presets_and_pools_tell_codecs_with_overlap_apart(parts):
+    overlapping = dataclasses.replace(parts, vae=vae.TinyCodec.from_config(parts.vae.config, lapped=True))
+    overlapping.vae.load_state_dict(parts.vae.state_dict())
+    assert fitted(SMOKE, overlapping).codec == dataclasses.replace(SMOKE.codec, lapped=True)
+    assert fitted(SMOKE, parts).codec == SMOKE.codec
+    assert kind_of(SMOKE, overlapping, 0) != kind_of(SMOKE, parts, 0)
+
+
 def test_clips_of_another_kind_and_damaged_ones_are_named(parts, pool, tmp_path):
     shutil.copy(shard_path(pool, 0), shard_path(tmp_path, 0))
     with pytest.raises(ValueError, match="another size, codec or seed; choose another --pool"):

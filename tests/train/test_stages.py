@@ -10,15 +10,18 @@ from accelerate.tracking import GeneralTracker
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from train.data import Pool, world_from_json, world_to_json
+from train.data import Pool, sample_video, world_from_json, world_to_json
 from train.export import stage_record
 from train.presets import SMOKE, SMOKE_WAN
 from train.run import Run
 from train.stages import APART, STAGES
 from train.workshop import Workshop
 from videoar.checkpoint import load_model
+from videoar.codec import TinyCodec
 from videoar.generate import ClipFinished, Request, generate
 from videoar.playworld import sample_world
+
+LAPPED_SMOKE = dataclasses.replace(SMOKE, name="smoke-lapped", codec=dataclasses.replace(SMOKE.codec, lapped=True))
 
 
 def quiet(row):
@@ -314,6 +317,33 @@ def test_adopted_parts_start_a_run_and_carry_their_record(prepared, tmp_path):
     other = Workshop(SMOKE_WAN, tmp_path / "other", init=tmp_path / "first")
     with pytest.raises(ValueError, match="does not fit the preset smoke-wan"):
         APART["adopt"](other, quiet)
+    overlapping = Workshop(LAPPED_SMOKE, tmp_path / "other", init=tmp_path / "first")
+    with pytest.raises(ValueError, match=r"whether blocks lap.*False.*not.*True"):
+        APART["adopt"](overlapping, quiet)
+
+
+def test_a_codec_with_overlap_is_trained_exported_and_adopted(prepared, tmp_path):
+    workshop = Workshop(LAPPED_SMOKE, tmp_path, threads=1, out=tmp_path / "model")
+    (tmp_path / LAPPED_SMOKE.name).mkdir()
+    (tmp_path / LAPPED_SMOKE.name / "text").symlink_to(prepared.folder("text"))
+    run_stages(workshop, "linear", "data", "vae", "base", "export")
+    video = sample_video(SMOKE, 1, "seen")
+    latents = workshop.codec().encode(video)
+    plain = TinyCodec.from_config(workshop.codec().config, lapped=False)
+    plain.load_state_dict(workshop.codec().state_dict())
+    assert not torch.allclose(plain.encode(video), latents, atol=1e-2)
+    model = load_model(tmp_path / "model", device="cpu", dtype="float32")
+    assert model.vae.config.lapped
+    torch.testing.assert_close(model.vae.encode(video), latents, rtol=0, atol=0.02)  # its weights are stored in half
+    last = list(generate(model, Request("a red ball rises", plan="cube", seed=1, steps=1)))[-1]
+    assert isinstance(last, ClipFinished)
+    adopting = Workshop(LAPPED_SMOKE, tmp_path / "adopting", init=tmp_path / "model")
+    APART["adopt"](adopting, quiet)
+    for finished in (False, True):
+        assert torch.equal(adopting.codec(finished).encode(video), model.vae.encode(video))
+    refused = Workshop(SMOKE, tmp_path / "refused", init=tmp_path / "model")
+    with pytest.raises(ValueError, match="does not fit the preset smoke"):
+        APART["adopt"](refused, quiet)
 
 
 def test_export_never_replaces_a_folder_that_is_not_a_model(prepared, tmp_path, capsys):
