@@ -122,13 +122,22 @@ class Pool:
             self.latents.append(latents)
             self.ends.append(len(self) + latents.get_shape()[0])
 
-    def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
+    def batch(
+        self,
+        step: int,
+        size: int,
+        part: int = 0,
+        parts: int = 1,
+        latents: bool = True,
+        clips: list[int] | None = None,
+    ) -> Batch:
         """The clips of a step: a function of the step and of the size of the pool, nothing else.
 
-        A step has size * parts clips, of which this returns one part; without `latents` only the prompts.
+        A step has size * parts clips, of which this returns one part; without `latents` only the prompts. clips: the
+        numbers of all of them, where they are not to be drawn.
         """
         rng = random.Random(f"batch-{self.seed}-{step}")
-        picks = [self._place(rng.randrange(len(self))) for _ in range(size * parts)]
+        picks = [self._place(i) for i in clips or (rng.randrange(len(self)) for _ in range(size * parts))]
         prompts = [self._caption(shard, clip, rng) for shard, clip in picks][part * size : (part + 1) * size]
         own = picks[part * size : (part + 1) * size]
         text = [self._text(shard, clip) for shard, clip in own] if self.captions[own[0][0]] else None
@@ -137,6 +146,11 @@ class Pool:
             return Batch(None, prompts, text, worlds)
         drawn = torch.cat([self.latents[shard][clip : clip + 1] for shard, clip in own]).float()
         return Batch(drawn, prompts, text, worlds)
+
+    def worlds_of(self, clips: list[int]) -> list[World] | None:
+        """What was drawn in these clips, or None where that is not known of all of them."""
+        found = [self._place(i) for i in clips]
+        return [self.worlds[s][i] for s, i in found] if all(self.worlds[s] for s, _ in found) else None
 
     def no_text(self) -> Tensor | None:
         """The embedding [L, E] of the empty prompt, where embeddings are kept."""
@@ -193,6 +207,7 @@ class Stream:
     def __init__(self, preset: Preset, codec, device, seed: int = 0):
         self.preset, self.codec, self.device, self.seed = preset, codec, device, seed
         self.kept: dict[int, Tensor] = {}
+        self.worlds: dict[int, World] = {}  # known so far: those of crops are looked at four times as often as taken
 
     def __len__(self) -> int:
         return self.preset.pool_clips
@@ -203,14 +218,27 @@ class Stream:
     def no_text(self) -> None:
         """No embeddings are kept: captions are written anew for every step."""
 
+    def worlds_of(self, clips: list[int]) -> list[World]:
+        return [self.world(i) for i in clips]
+
     def world(self, index: int) -> World:
-        return sample_worlds(1, f"stream-{self.seed}-{index}")[0]
+        if index not in self.worlds:
+            self.worlds[index] = sample_worlds(1, f"stream-{self.seed}-{index}")[0]
+        return self.worlds[index]
 
     @torch.no_grad()
-    def batch(self, step: int, size: int, part: int = 0, parts: int = 1, latents: bool = True) -> Batch:
+    def batch(
+        self,
+        step: int,
+        size: int,
+        part: int = 0,
+        parts: int = 1,
+        latents: bool = True,
+        clips: list[int] | None = None,
+    ) -> Batch:
         rng = random.Random(f"stream-{self.seed}-{step}")
-        picks = [rng.randrange(len(self)) for _ in range(size * parts)]
-        worlds = [self.world(i) for i in picks]
+        picks = clips or [rng.randrange(len(self)) for _ in range(size * parts)]
+        worlds = self.worlds_of(picks)
         own = slice(part * size, (part + 1) * size)
         prompts = [caption(w, rng) for w in worlds][own]
         if not latents:

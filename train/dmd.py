@@ -141,6 +141,8 @@ class SymmetricDMD:
         fakes: dict[str, VideoARTransformer3DModel],
         preset: DMDPreset,
     ):
+        if any(share.crop for share in preset.plans):
+            raise ValueError("dmd makes whole frames: give its plans no Share.crop")
         self.preset, self.real = preset, real
         self.transformer = generator
         scorers = FakeScorers(fakes)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from videoar.plan import Grid, PlanSpec
+from videoar.plan import PlanSpec
 
 from .dmd import SCORERS
 from .presets import DMDPreset, FlowPreset, Preset
@@ -56,7 +56,7 @@ def estimate(workshop, stage: str, gpus: int, sharded: bool) -> Estimate:
     assert isinstance(flow, FlowPreset)
     count = parameters(workshop)
     t, parts = preset.transformer, gpus if sharded else 1
-    plans = [PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)) for s in flow.plans]
+    plans = [PlanSpec.parse(s.plan).build(s.grid(grid)) for s in flow.plans]
     tokens = max(len(p.unit_ids()) for p in plans)
     one = max(len(p.units) for p in plans) == 1
     if isinstance(flow, DMDPreset):

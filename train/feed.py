@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,7 @@ import torch
 from videoar.plan import Grid, Plan, PlanSpec
 
 from . import places
+from .crops import CANDIDATES, Window
 from .data import pad
 from .flow import Draw, Noise
 from .presets import FlowPreset, Share
@@ -30,12 +32,17 @@ def excerpt_shift(shift: float, part: float) -> float:
     return max(1.0, shift * part**0.5)
 
 
+def clips_of(batch: int, part: Grid, clip: Grid) -> int:
+    """Return how many excerpts or crops of this size stand for a batch of whole clips, so that steps are as large."""
+    return batch * (clip.T // part.T) * (clip.H * clip.W // (part.H * part.W))
+
+
 class Curriculum:
     """Which plan a step trains: drawn at random from the preset's shares that are on at this part of the training."""
 
     def __init__(self, shares: Sequence[Share], grid: Grid, seed: int):
         self.seed = seed
-        self.plans = [(PlanSpec.parse(s.plan).build(Grid(s.frames or grid.T, grid.H, grid.W)), s) for s in shares]
+        self.plans = [(PlanSpec.parse(s.plan).build(s.grid(grid)), s) for s in shares]
 
     def pick(self, step: int, progress: float) -> Plan:
         """Return the plan of a step. progress: of the stage, in [0, 1)."""
@@ -85,8 +92,11 @@ class PoolFeed:
     def draw(self, step: int, part: int = 0, parts: int = 1) -> Draw:
         preset, seed, full = self.preset, self.seed, self.grid.T
         plan = self.curriculum.pick(step, step / preset.steps)
-        size = preset.batch * (full // plan.grid.T)
-        batch = self.source.batch(step, size, part, parts, latents=self.latents)
+        size = clips_of(preset.batch, plan.grid, self.grid)
+        noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, self.device)
+        window = Window.drawn(plan.grid, self.grid, noise)
+        clips, starts = self._choose(step, size * parts, window)
+        batch = self.source.batch(step, size, part, parts, latents=self.latents, clips=clips)
         rng = random.Random(f"drop-{seed}-{step}")
         dropped = own_part([rng.random() < preset.text_drop for _ in range(size * parts)], part, parts)
         if batch.text is not None:
@@ -98,22 +108,43 @@ class PoolFeed:
         latents, told = batch.latents_BCFHW, None
         if preset.places is not None and batch.worlds is not None:
             told = places.paths(batch.worlds, full, self.fps)
+        if latents is not None:
+            latents = window.cut(latents)
         if latents is not None and full > plan.grid.T:
-            rng = random.Random(f"excerpt-{seed}-{step}")
-            starts = own_part([rng.randrange(full - plan.grid.T + 1) for _ in range(size * parts)], part, parts)
+            starts = own_part(starts, part, parts)
             latents = excerpts(latents, 2, plan.grid.T, starts)
             told = None if told is None else excerpts(told, 1, plan.grid.T, starts)
-        noise = Noise(random.Random(f"noise-{seed}-{step}").getrandbits(62), part, parts, self.device)
         return Draw(
             step=step,
             plan=plan,
-            shift=excerpt_shift(preset.shift, plan.grid.T / full),
+            shift=excerpt_shift(preset.shift, math.prod(plan.grid) / math.prod(self.grid)),
             text_BLE=embeddings.to(self.device),
             no_text_1LE=self.no_text_1LE,
             noise=noise,
             latents_BCFHW=None if latents is None else latents.to(self.device),
             paths_BF24=told,
+            corner=window.corner,
+            frame=self.grid,
         )
+
+    def _choose(self, step: int, count: int, window: Window) -> tuple[list[int] | None, list[int]]:
+        """Return the clips of a step, None for those that the source draws, and where their excerpts begin.
+
+        For a crop they are chosen for their things; where no worlds are known they are any clips.
+        """
+        frames, wanted = window.part.T, count if window.is_whole else count * CANDIDATES
+        rng = random.Random(f"excerpt-{self.seed}-{step}")
+        starts = [rng.randrange(self.grid.T - frames + 1) for _ in range(wanted)]
+        if window.is_whole:
+            return None, starts
+        clips = [rng.randrange(len(self.source)) for _ in range(wanted)]
+        worlds = self.source.worlds_of(clips)
+        if worlds is None:
+            return clips[:count], starts[:count]
+        middles = torch.tensor(starts) + frames // 2
+        paths_B24 = places.paths(worlds, self.grid.T, self.fps)[torch.arange(wanted), middles]
+        best = window.choose(paths_B24, count).tolist()
+        return [clips[i] for i in best], [starts[i] for i in best]
 
     @torch.no_grad()
     def _embed(self, prompts: list[str]) -> torch.Tensor:

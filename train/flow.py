@@ -10,6 +10,7 @@ Shapes: B batch, N tokens of a plan, D token channels, U units.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from videoar.plan import Plan
+from videoar.plan import Grid, Plan
 from videoar.sampler import ALWAYS, guidance_at
 from videoar.transformer import VideoARTransformer3DModel, patchify
 
@@ -96,7 +97,8 @@ class Noise:
 class Draw:
     """What one process trains on in one step. text_BLE: the embedded prompts; no_text_1LE: the empty one.
 
-    shift: how the noise levels are warped for clips or excerpts of this length.
+    shift: how the noise levels are warped for clips, excerpts or crops of this size. corner: row and column of the
+    first token in `frame`, the tokens of whole frames (None: the plan's).
     """
 
     step: int
@@ -107,6 +109,8 @@ class Draw:
     noise: Noise
     latents_BCFHW: Tensor | None
     paths_BF24: Tensor | None = None
+    corner: tuple[int, int] = (0, 0)
+    frame: Grid | None = None
 
 
 SHARES = 1_000_000  # a share of the batches is drawn in millionths
@@ -134,6 +138,11 @@ class Sequence:
         positions = torch.cat([plan.positions(unit) for unit in plan.units])
         shapes = [unit.shape() for unit in plan.units]
         return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device), shapes)
+
+    def at(self, corner: tuple[int, int]) -> Sequence:
+        """Return the same tokens so many rows and columns further on: as those of a crop lie in their frame."""
+        t, y, x = self.positions_N3.unbind(1)
+        return dataclasses.replace(self, positions_N3=torch.stack([t, y + corner[0], x + corner[1]], dim=1))
 
     def velocity(
         self,
@@ -183,17 +192,19 @@ class FlowMatching(nn.Module):
         random: Noise,
         no_text_1LE: Tensor | None = None,
         paths_BF24: Tensor | None = None,
+        corner: tuple[int, int] = (0, 0),
+        frame: Grid | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared velocity error of a batch, and columns for the log.
 
         With a teacher the target is its velocity, guided away from the empty prompt `no_text_1LE` (guidance
         distillation, Meng et al., 2023): the student then needs one forward where guidance needs two.
         paths_BF24: where the things are (places.py); then the loss is weighed, and telling places is a part of it. The
-        columns are the error as it would be without that, and that of the places.
+        columns are the error as it would be without that, and that of the places. corner, frame: of crops, see `Draw`.
         """
         patch = tuple(self.transformer.config.patch_size)
         x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
-        sequence = Sequence.of(plan, latents_BCFHW.device)
+        sequence = Sequence.of(plan, latents_BCFHW.device).at(corner)
         sigma_BU = sample_sigmas(len(x), sequence.units, shift, random)
         sigma = sigma_BU[:, sequence.ids_N, None]
         noise = random.normal(*x.shape)
@@ -216,7 +227,7 @@ class FlowMatching(nn.Module):
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
-        wanted = places.targets(paths_BF24.to(x.device), sequence.positions_N3, plan.grid, asked.ahead)
+        wanted = places.targets(paths_BF24.to(x.device), sequence.positions_N3, frame or plan.grid, asked.ahead)
         told = [places.told(hidden[i][:, -x.shape[1] :], wanted.shape[-1]) for i in asked.blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
@@ -270,5 +281,5 @@ class FlowTraining:
     def losses(self, draw: Draw) -> Losses:
         assert draw.latents_BCFHW is not None
         inputs = (draw.latents_BCFHW, draw.text_BLE, draw.plan, draw.shift, draw.noise, draw.no_text_1LE)
-        loss, columns = self.parts["model"](*inputs, draw.paths_BF24)
+        loss, columns = self.parts["model"](*inputs, draw.paths_BF24, draw.corner, draw.frame)
         yield "model", loss, columns

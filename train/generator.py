@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -111,7 +112,8 @@ def train(
         if accelerator.is_main_process:
             plan, clips = draws[0].plan, (step - first) * preset.batch * every_part
             speed = clips / (time.monotonic() - began)
-            row |= {"plan": str(plan.spec), "frames": plan.grid.T, "lr": lr, "clips_per_s": speed}
+            row |= {"plan": str(plan.spec), "frames": plan.grid.T, "tokens": math.prod(plan.grid)}
+            row |= {"lr": lr, "clips_per_s": speed}
             run.log(**row)
             if tracker:
                 accelerator.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=step)

@@ -54,6 +54,7 @@ def targets(paths_BF24: Tensor, positions_N3: Tensor, grid: Grid, ahead: bool = 
     ahead: four more channels, for each thing how near the token is times the thing's step (x, y) to the next latent
     frame; none of them where there is only one frame.
     positions_N3: (t, y, x) in tokens of the finest level, as plans give them, with t counted from the paths' beginning.
+    grid: of whole frames, also for positions in a crop.
     """
     t, y, x = positions_N3.unbind(1)
     cx, cy, radius, angle = paths_BF24[:, t.long()].unbind(-1)  # [B, N, 2] each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
+from videoar.plan import Grid
 from videoar.sampler import ALWAYS
 
 
@@ -60,17 +61,31 @@ class TransformerPreset:
 
 @dataclass(frozen=True)
 class Share:
-    """A part of the batches: the plan that they train, on excerpts of `frames` latent frames (None: whole clips).
+    """A part of the batches: the plan that they train, on excerpts of `frames` latent frames (None: whole clips) and on
+    squares of `crop` tokens a side around things (None: whole frames; see crops.py).
 
-    A batch of excerpts holds as many more of them as they are shorter: what things look like is learnt from many clips,
-    not from many frames of one. begin, end: the part of the stage, from 0 to 1, in which the plan is trained.
+    A batch of excerpts or crops holds as many more of them as they are smaller: what things look like is learnt from
+    many clips, not from many frames of one. begin, end: the part of the stage, from 0 to 1, in which the plan is
+    trained.
     """
 
     plan: str
     share: float
     frames: int | None = None
+    crop: int | None = None
     begin: float = 0.0
     end: float = 1.0
+
+    def grid(self, clip: Grid) -> Grid:
+        """Return the tokens that are trained on of such a clip. Raises ValueError for a crop larger than its frame."""
+        if self.crop is None:
+            return Grid(self.frames or clip.T, clip.H, clip.W)
+        if not 1 <= self.crop <= min(clip.H, clip.W):
+            raise ValueError(
+                f"a crop of {self.crop} tokens does not fit frames of {clip.H} x {clip.W}: "
+                f"choose a Share.crop from 1 to {min(clip.H, clip.W)}"
+            )
+        return Grid(self.frames or clip.T, self.crop, self.crop)
 
 
 @dataclass(frozen=True)
@@ -136,7 +151,7 @@ class FlowPreset:
 
     def served(self) -> list[str]:
         """The plans of whole clips, in order: what a model trained so can be asked for."""
-        return list(dict.fromkeys(s.plan for s in self.plans if s.frames is None))
+        return list(dict.fromkeys(s.plan for s in self.plans if s.frames is None and s.crop is None))
 
 
 @dataclass(frozen=True)
@@ -438,7 +453,7 @@ SMOKE = Preset(
         steps=3,
         batch=2,
         warmup=1,
-        plans=(Share("full", 0.5, frames=1), Share("full", 0.5)),
+        plans=(Share("full", 0.3, frames=1), Share("full", 0.3, frames=1, crop=1), Share("full", 0.4)),
         places=PlacesPreset(blocks=(0,)),
     ),
     causal=FlowPreset(

@@ -6,6 +6,7 @@ captions of a clip, L text tokens, E width of the text.
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from videoar.plan import Grid, Plan
 from videoar.text import TextEncoder
 
-from .feed import Curriculum, excerpt_shift
+from .crops import CANDIDATES, Window
+from .feed import Curriculum, clips_of, excerpt_shift
 from .flow import Draw, Noise
 from .presets import FlowPreset
 from .render import CAPTIONS, Shard
@@ -72,31 +74,44 @@ class ResidentFeed:
 
     def draw(self, step: int, progress: float, plan: Plan | None = None) -> Draw:
         """Return a step's clips. progress: of the stage, in [0, 1), by which the plan is picked if none is given."""
-        preset, clips, full = self.preset, self.clips, self.grid.T
+        preset, clips = self.preset, self.clips
         plan = plan or self.curriculum.pick(step, progress)
-        frames, size = plan.grid.T, preset.batch * (full // plan.grid.T)
+        size = clips_of(preset.batch, plan.grid, self.grid)
         noise = Noise(random.Random(f"noise-{self.seed}-{step}").getrandbits(62), device=clips.device)
-        picks_B, captions_B = noise.whole(size, clips.count), noise.whole(size, CAPTIONS)
+        window = Window.drawn(plan.grid, self.grid, noise)
+        picks_B, starts_B = self._choose(size, window, noise)
+        captions_B = noise.whole(size, CAPTIONS)
         text_BLE = clips.text_nKLE.flatten(0, 1).index_select(0, picks_B * CAPTIONS + captions_B).float()
         if preset.text_drop:
             dropped_B11 = noise.uniform(size, 1, 1) < preset.text_drop
             text_BLE = torch.where(dropped_B11, clips.no_text_1LE, text_BLE)
         latents, paths = None, None
         if self.latents:
-            starts_B = noise.whole(size, full - frames + 1)
-            index_Bf = (picks_B * full + starts_B)[:, None] + torch.arange(frames, device=clips.device)
-            latents = _gather(clips.latents_nFChw, index_Bf).float().transpose(1, 2)
+            index_Bf = (picks_B * self.grid.T + starts_B)[:, None] + torch.arange(plan.grid.T, device=clips.device)
+            latents = _gather(window.cut(clips.latents_nFChw), index_Bf).float().transpose(1, 2)
             paths = _gather(clips.paths_nF24, index_Bf) if preset.places is not None else None
         return Draw(
             step=step,
             plan=plan,
-            shift=excerpt_shift(preset.shift, frames / full),
+            shift=excerpt_shift(preset.shift, math.prod(plan.grid) / math.prod(self.grid)),
             text_BLE=text_BLE,
             no_text_1LE=clips.no_text_1LE,
             noise=noise,
             latents_BCFHW=latents,
             paths_BF24=paths,
+            corner=window.corner,
+            frame=self.grid,
         )
+
+    def _choose(self, size: int, window: Window, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Return the clips [size] of a step and the latent frames at which they begin, for a crop by their things."""
+        clips, frames, wanted = self.clips, window.part.T, size if window.is_whole else size * CANDIDATES
+        picks_B, starts_B = noise.whole(wanted, clips.count), noise.whole(wanted, self.grid.T - frames + 1)
+        if window.is_whole:
+            return picks_B, starts_B
+        middles_B = picks_B * self.grid.T + starts_B + frames // 2
+        best = window.choose(clips.paths_nF24.flatten(0, 1).index_select(0, middles_B), size)
+        return picks_B.index_select(0, best), starts_B.index_select(0, best)
 
 
 def _gather(kept_nF: Tensor, index_Bf: Tensor) -> Tensor:

@@ -250,7 +250,8 @@ def check_stage(sprint: Sprint, stage: str, steps: int, seconds: float) -> Measu
         draw = feed.draw(step, 0.0, plans[step % len(plans)])
         learner.step(step, [draw], preset.lr * 1e-3, watch)
         watch.check(step)  # waits for the device
-        times.setdefault(f"{draw.plan.spec} x {draw.plan.grid.T}", []).append(1000 * (sprint.clock() - began))
+        plan = f"{draw.plan.spec} of {'x'.join(map(str, draw.plan.grid))} tokens"
+        times.setdefault(plan, []).append(1000 * (sprint.clock() - began))
     sprint._save(stage, learner, watch, step + 1)
     return Measured(
         first_ms={plan: taken[0] for plan, taken in times.items()},

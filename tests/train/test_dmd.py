@@ -18,7 +18,7 @@ from train.dmd import (
     scorer_mask,
 )
 from train.flow import Draw, Noise, level_tokens, plan_tokens
-from train.presets import DMDPreset
+from train.presets import DMDPreset, Share
 from videoar.plan import Grid, PlanSpec
 from videoar.sampler import few_step, schedule
 from videoar.transformer import VideoARTransformer3DModel
@@ -75,6 +75,12 @@ def a_draw(plan, clips=2, step=0, seed=0, text=16) -> Draw:
     generator = torch.Generator().manual_seed(seed)
     texts = torch.randn(clips, 3, text, generator=generator)
     return Draw(step, plan, 5.0, texts, torch.zeros(1, 3, text), Noise(seed), None)
+
+
+def test_crops_are_refused():
+    preset = DMDPreset(plans=(Share("full", 1.0, crop=1),))
+    with pytest.raises(ValueError, match=r"give its plans no Share.crop"):
+        SymmetricDMD(make(), make(), {"forward": make()}, preset)
 
 
 class TestGradient:

@@ -27,9 +27,11 @@ from train.sprint import STAGES, Sprint, check_stage
 from train.sprint_command import fitted, join_model, run_stages
 from videoar.checkpoint import load_model
 from videoar.generate import ClipFinished, Request, generate
+from videoar.plan import Grid
 
 CPU = torch.device("cpu")
 CLIPS = 16
+WHOLE_FRAMES = tuple(share for share in SMOKE.base.plans if share.crop is None)
 
 
 class Clock:
@@ -165,7 +167,9 @@ def test_a_step_on_a_device_waits_for_nothing_and_mixes_nothing(make, stage, mon
         Elsewhere.waiting_allowed = False
         try:
             for step in range(6):
-                found.append(learner.step(step, [feed.draw(step, step / 6)], 1e-3, watch))
+                draw = feed.draw(step, step / 6)
+                grids.add(draw.plan.grid)
+                found.append(learner.step(step, [draw], 1e-3, watch))
         finally:
             Elsewhere.waiting_allowed = waiting
         assert (on == CPU) != any(isinstance(p, ElsewhereTensor) for p in learner.method.trained["model"].parameters())
@@ -173,12 +177,14 @@ def test_a_step_on_a_device_waits_for_nothing_and_mixes_nothing(make, stage, mon
             watch.check(6)
             return [{name: value.item() for name, value in columns.items()} for columns in found]
 
+    grids = set()
     start = make().workshop.new_transformer().state_dict()
     here = losses(CPU)
     with Elsewhere(), allowed():
         there = losses(ELSEWHERE)
     for one, other in zip(here, there, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    assert stage != "base" or grids == {Grid(1, 2, 2), Grid(1, 1, 1), Grid(3, 2, 2)}
 
 
 def here(tensor):
@@ -224,7 +230,7 @@ def test_the_clips_of_a_step_are_those_of_the_pool(make, parts):
     made = make()
     made.take_in(most=1)
     shard = read_shard(made.pool, 0, made.kind)
-    preset = dataclasses.replace(made.preset.base, text_drop=0.0, batch=8)
+    preset = dataclasses.replace(made.preset.base, text_drop=0.0, batch=8, plans=WHOLE_FRAMES)
     feed = ResidentFeed(made.clips, made.workshop.grid(), preset, seed=3)
     lengths = set()
     for step in range(6):
@@ -431,7 +437,7 @@ def test_a_check_stops_at_its_time(make):
     made = make()
     made.take_in(most=1)
     measured = check_stage(made, "base", 50, seconds=2.0)
-    assert len(measured.first_ms) == 2  # both plans
+    assert len(measured.first_ms) == 3  # all plans
     assert made.clock.now < 10
     assert measured.peak_bytes is None
 
