@@ -1,4 +1,4 @@
-"""Muon in few kernels is torch's Muon."""
+"""Muon in few kernels is torch's Muon, and the average of all weights at once is that of each."""
 
 import copy
 
@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.videoar.tiny import make_transformer
 from train.muon import COEFFICIENTS, Muon, newton_schulz
 from train.optim import make_optimizers
-from train.run import flatten_optimizer, restore_optimizer
+from train.run import Average, flatten_optimizer, restore_optimizer
 
 # Tall, wide and square ones; several of a shape, and shapes that are others' transposes.
 SHAPES = [(8, 8), (24, 8), (8, 24), (8, 8), (24, 8), (16, 8), (5, 7)]
@@ -175,3 +176,74 @@ def test_muon_trains_the_matrices_inside_the_blocks():
     assert muon.param_groups[0]["momentum"] == 0.95
     assert len(adam.param_groups[0]["params"]) == 3
     assert len(make_optimizers(net, "adamw", 0.1)) == 1
+
+
+class Net(nn.Module):
+    """Shared weights, a buffer that is saved, one that counts and one that is not saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(3, 4)
+        self.again = self.one
+        self.norm = nn.BatchNorm1d(4)
+        self.register_buffer("scratch", torch.ones(2), persistent=False)
+
+
+class OfAState(nn.Module):
+    """Its state dict is not what its parts hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+
+    def state_dict(self, *args, **kwargs):
+        return {f"wrapped.{k}": v for k, v in self.inner.state_dict().items()}
+
+
+def change(module, step):
+    """Everything: in place, or by other tensors in the place of the old ones, as moving a module does."""
+    generator = torch.Generator().manual_seed(step)
+    with torch.no_grad():
+        for i, p in enumerate(module.parameters()):
+            new = torch.randn(p.shape, generator=generator)
+            if (i + step) % 2:
+                p.data = new
+            else:
+                p.copy_(new)
+        for part in module.modules():
+            for name, buffer in part._buffers.items():
+                part._buffers[name] = torch.full_like(buffer, step + 1)
+
+
+@pytest.mark.parametrize("make", [Net, OfAState, make_transformer])
+def test_the_average_of_all_at_once_is_that_of_each(make):
+    module, decay = make(), 0.9
+    average = Average(module, decay)
+    expected = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    for step in range(4):
+        change(module, step)
+        if step == 2:  # as a run does that goes on
+            average.tensors = {k: v.clone() for k, v in expected.items()}
+        if step == 3:
+            module = copy.deepcopy(module)
+        average.update(module, step)
+        for k, v in module.state_dict().items():
+            if v.is_floating_point():
+                expected[k].lerp_(v.detach(), 1 - min(decay, (1 + step) / (10 + step)))
+            else:
+                expected[k].copy_(v)
+    assert average.tensors.keys() == expected.keys()
+    for k, v in expected.items():
+        assert torch.equal(average.tensors[k], v), k
+
+
+def test_the_average_costs_one_call_for_all_weights():
+    calls = []
+    for layers in (1, 3):
+        module = make_transformer(num_layers=layers)
+        average = Average(module, 0.9)
+        average.update(module, 0)
+        with Count() as count:
+            average.update(module, 1)
+        calls.append(count.calls)
+    assert calls[0] == calls[1]
