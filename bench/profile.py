@@ -25,6 +25,7 @@ from train.data import SHARD, Pool
 from train.dmd import SCORERS, SymmetricDMD
 from train.flow import FlowTraining, Noise
 from train.generator import train
+from train.muon import Muon
 from train.presets import FlowPreset, Share, get_preset
 from train.run import Average, Run
 from train.workshop import Workshop
@@ -44,7 +45,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "text encoder": [(TextEncoder, "__call__")],
     "clips and captions": [(Pool, "batch")],
     "noise": [(Noise, "normal"), (Noise, "uniform")],
-    "optimizers": [(torch.optim.AdamW, "step"), (torch.optim.Muon, "step"), (Accelerator, "clip_grad_norm_")],
+    "optimizers": [(torch.optim.AdamW, "step"), (Muon, "step"), (Accelerator, "clip_grad_norm_")],
     "averaged weights": [(Average, "update")],
 }
 

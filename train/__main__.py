@@ -83,7 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tracker", help="also log to tensorboard, wandb, trackio ... (whichever is installed)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument(
-        "--compile", action="store_true", help="compile the blocks (faster after some minutes; needs a C++ compiler)"
+        "--compile",
+        action="store_true",
+        help="on a GPU fuse element-wise operations, on a CPU compile the blocks (takes minutes; needs a C++ compiler)",
     )
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in COMMANDS:

@@ -13,9 +13,10 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from videoar.weights import cpu_computes_in_bfloat16
 
 
-def computes_in_bfloat16() -> bool:
-    """Whether the hardware has instructions for it."""
-    return torch.cuda.is_available() or cpu_computes_in_bfloat16()
+def computes_in_bfloat16(device: torch.device | None = None) -> bool:
+    """Whether the hardware has instructions for it: that of a device, or of the one that training takes."""
+    kind = device.type if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
+    return kind == "cuda" or (kind == "cpu" and cpu_computes_in_bfloat16())
 
 
 def check_tracker(name: str) -> str:

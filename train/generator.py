@@ -48,7 +48,8 @@ def train(
 
     Everything random is a function of (seed, step), so a run that was killed and resumed is the run that was not. The
     clips of a step are shared among the processes, and those of a process among `preset.accumulate` backward passes.
-    compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler).
+    compiled: fuse the element-wise operations of the blocks (1.4 times as fast on a CPU; needs a C++ compiler, and on a
+    GPU triton).
     fps: of the clips, from which follows where things are in each latent frame.
     text: None where the source keeps the embeddings of its captions.
     tracker: one of accelerate's (tensorboard, wandb, trackio ...) that gets the numbers of the log as well.
@@ -128,9 +129,8 @@ def train(
 def place(method: Method, accelerator: Accelerator, preset: FlowPreset, compiled: bool, fsdp: bool) -> None:
     """Bring a method's networks to their device, compiled, sharded or wrapped as asked for."""
     if compiled:
-        torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
         for network in method.uncached:
-            compile_blocks(network)
+            compile_transformers(network, accelerator.device)
     for network in [*method.parts.values(), *method.frozen]:
         network.to(accelerator.device)
         if fsdp:
@@ -182,9 +182,13 @@ def shard(network: nn.Module, preset: FlowPreset) -> None:
             register_fsdp_forward_method(module, "encode_text")
 
 
-def compile_blocks(network: nn.Module) -> None:
-    """Compile the blocks of every transformer inside, one by one."""
+def compile_transformers(network: nn.Module, device: torch.device) -> None:
+    """Compile every transformer inside: on a CPU its blocks, on a GPU what is between their matrices."""
     for module in network.modules():
         if isinstance(module, VideoARTransformer3DModel):
+            if device.type != "cpu":
+                module.fuse_elementwise()  # a few graphs in all; those of blocks would take minutes of a GPU's time
+                continue
+            torch._dynamo.config.recompile_limit = 64  # one graph per plan and length
             for block in module.blocks:
                 block.compile(dynamic=False)  # shapes are few, and kernels for any shape take twice as long

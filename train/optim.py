@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .muon import Muon
+
 
 def make_optimizers(
     module: nn.Module, kind: str, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
@@ -20,13 +22,7 @@ def make_optimizers(
     rest = [p for _, p in trained if id(p) not in inside]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=1e-3, betas=betas, weight_decay=weight_decay)]
     if matrices:
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError("this preset trains with Muon, which needs torch >= 2.9")
-        optimizers.append(
-            torch.optim.Muon(
-                matrices, lr=1e-3, momentum=0.95, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
-        )
+        optimizers.append(Muon(matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 

@@ -118,17 +118,45 @@ class Run:
 
 
 class Average:
-    """Exponential moving average of a module's parameters and buffers, with the usual warm-up of the decay."""
+    """Exponential moving average of a module's parameters and buffers, with the usual warm-up of the decay.
+
+    tensors: the averages, by name; may be replaced by others of the same names.
+    """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
         self.tensors = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self._held: tuple[nn.Module, dict[str, tuple[dict, str]]] | None = None
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for k, v in module.state_dict().items():
-            if v.is_floating_point():
-                self.tensors[k].lerp_(v, 1 - decay)
-            else:
-                self.tensors[k].copy_(v)
+        now = self._state(module)
+        floating = [k for k, v in now.items() if v.is_floating_point()]
+        if any(isinstance(v, DTensor) for v in now.values()):
+            for k in floating:
+                self.tensors[k].lerp_(now[k], 1 - decay)
+        elif floating:
+            torch._foreach_lerp_([self.tensors[k] for k in floating], [now[k] for k in floating], 1 - decay)
+        for k in now.keys() - floating:
+            self.tensors[k].copy_(now[k])
+
+    def _state(self, module: nn.Module) -> dict[str, Tensor]:
+        """The state dict; making one takes milliseconds, so it is read where the parts of the module hold it."""
+        if self._held is None or self._held[0] is not module:
+            self._held = module, {k: held for k, held in holders(module).items() if k in self.tensors}
+        now = {k: kept[leaf] for k, (kept, leaf) in self._held[1].items()}
+        sharded = any(isinstance(v, DTensor) for v in now.values())  # has hooks that put its shards in order
+        return module.state_dict() if sharded or len(now) < len(self.tensors) else now
+
+
+def holders(module: nn.Module) -> dict[str, tuple[dict, str]]:
+    """The dictionary and the key in it under which a part of the module holds each parameter and buffer, by name: they
+    stay the same when tensors are moved or replaced.
+    """
+    return {
+        f"{prefix}.{leaf}" if prefix else leaf: (kept, leaf)
+        for prefix, part in module.named_modules(remove_duplicate=False)
+        for kept in (part._parameters, part._buffers)
+        for leaf in kept
+    }

@@ -6,7 +6,7 @@ C latent channels, F latent frames, H/W latent height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from .attention import attend, attention_bias
 from .cache import KVCache
 from .convolution import Shape, find_shapes, new_branches
-from .rope import rope_table, rotate
+from .elementwise import Elementwise, Fused
+from .rope import rope_table
 
 TextKV = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -48,39 +49,10 @@ def spatial_waves(place_N2: torch.Tensor, width: int) -> torch.Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
-def _modulate(h_BNE, scale_BUE, shift_BUE, token_unit) -> torch.Tensor:
-    """h (1 + scale) + shift, with scale and shift of units spread over their tokens.
-
-    token_unit: None (one unit), int n (units of n tokens each, in order: no gather), or [N] indices.
-    """
-    scale_BUE = 1 + scale_BUE
-    if token_unit is None:
-        return torch.addcmul(shift_BUE, h_BNE, scale_BUE)
-    if isinstance(token_unit, int):
-        h_BUnE = h_BNE.unflatten(1, (-1, token_unit))
-        return torch.addcmul(shift_BUE.unsqueeze(2), h_BUnE, scale_BUE.unsqueeze(2)).flatten(1, 2)
-    return torch.addcmul(shift_BUE.index_select(1, token_unit), h_BNE, scale_BUE.index_select(1, token_unit))
-
-
-def _add_gated(x_BNE, h_BNE, gate_BUE, token_unit) -> torch.Tensor:
-    """x + h gate, with the units' gates spread over their tokens (see _modulate)."""
-    if token_unit is None:
-        return torch.addcmul(x_BNE, h_BNE, gate_BUE)
-    if isinstance(token_unit, int):
-        x_BUnE, h_BUnE = (part.unflatten(1, (-1, token_unit)) for part in (x_BNE, h_BNE))
-        return torch.addcmul(x_BUnE, h_BUnE, gate_BUE.unsqueeze(2)).flatten(1, 2)
-    return torch.addcmul(x_BNE, h_BNE, gate_BUE.index_select(1, token_unit))
-
-
-def _rms_norm(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or hasattr(norm, "_diffusers_hook"):
-        return norm(x.to(norm.weight.dtype))
-    x = x.float()  # torch's CPU version runs a chain of a dozen operations backwards; this is twice as fast
-    return x * (torch.linalg.vecdot(x, x) / x.shape[-1] + norm.eps).rsqrt().unsqueeze(-1) * norm.weight
-
-
 class VideoARBlock(WanTransformerBlock):
     """Wan's block with explicit text keys and values, per-unit modulation and an explicit cache."""
+
+    elementwise = Elementwise()
 
     def forward(
         self, x_BNE, text, modulation_BU6E=None, rope=None, token_unit=None, bias=None, prefix=None, write=None
@@ -93,33 +65,31 @@ class VideoARBlock(WanTransformerBlock):
         """
         if x_BNE is None:
             attn = self.attn2
-            key = _rms_norm(attn.norm_k, attn.to_k(text))
-            value = attn.to_v(text)
-            return key.to(value.dtype).unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
-        parts = (self.scale_shift_table.unsqueeze(0) + modulation_BU6E.float()).unbind(2)
+            key, value = attn.to_k(text), attn.to_v(text)
+            key = self.elementwise.rms_norm(attn.norm_k, key, value.dtype)
+            return key.unflatten(2, (attn.heads, -1)), value.unflatten(2, (attn.heads, -1))
+        chains = self.elementwise
+        parts = chains.parts(self.scale_shift_table.unsqueeze(0) + modulation_BU6E.float(), token_unit)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = parts
-        dtype = x_BNE.dtype
-        x = x_BNE.float()
+        dtype, compute = x_BNE.dtype, _compute_dtype(x_BNE)
+        x = chains.widen(x_BNE)
 
-        h = _modulate(self.norm1(x), scale_1, shift_1, token_unit)
-        h = self._self_attention(_to_compute(h, dtype), rope, bias, prefix, write)
-        x = _add_gated(x, h.float(), gate_1, token_unit).to(dtype)
+        h = chains.norm_modulate(self.norm1, x, scale_1, shift_1, token_unit, compute)
+        h = self._self_attention(h, rope, bias, prefix, write)
+        x = chains.add_gated(x, h, gate_1, token_unit, dtype)
 
-        h = self._cross_attention(_to_compute(self.norm2(x.float()), dtype), text)
-        x = (x + h).float()
+        h = self._cross_attention(chains.layer_norm(self.norm2, x, compute), text)
+        x = chains.widen(x + h)
 
-        h = _modulate(self.norm3(x), scale_2, shift_2, token_unit)
-        h = self.ffn(_to_compute(h, dtype))
-        return _add_gated(x, h.float(), gate_2, token_unit).to(dtype)
+        h = chains.norm_modulate(self.norm3, x, scale_2, shift_2, token_unit, compute)
+        return chains.add_gated(x, self.ffn(h), gate_2, token_unit, dtype)
 
     def _self_attention(self, h, rope, bias, prefix, write):
-        attn = self.attn1
+        attn, chains = self.attn1, self.elementwise
         value = attn.to_v(h)
-        dtype = value.dtype
-        query = _rms_norm(attn.norm_q, attn.to_q(h)).unflatten(2, (attn.heads, -1))
-        key = _rms_norm(attn.norm_k, attn.to_k(h)).unflatten(2, (attn.heads, -1))
+        _, query = chains.norm_rotate(attn.norm_q, attn.to_q(h), rope, value.dtype, False)
+        raw, key = chains.norm_rotate(attn.norm_k, attn.to_k(h), rope, value.dtype, write is not None)
         value = value.unflatten(2, (attn.heads, -1))
-        raw, query, key = key, rotate(query, rope).to(dtype), rotate(key, rope).to(dtype)
         if write is not None:
             key, value = write(raw, key, value)
         elif prefix is not None:
@@ -129,15 +99,15 @@ class VideoARBlock(WanTransformerBlock):
 
     def _cross_attention(self, h, text):
         attn = self.attn2
-        query = _rms_norm(attn.norm_q, attn.to_q(h)).to(text[0].dtype).unflatten(2, (attn.heads, -1))
+        query = self.elementwise.rms_norm(attn.norm_q, attn.to_q(h), text[0].dtype).unflatten(2, (attn.heads, -1))
         out = attend(query, text[0], text[1], backend=attn.processor._attention_backend)
         return attn.to_out[0](out.flatten(2, 3))
 
 
-def _to_compute(h: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    # Under autocast cast once here, not once in each of the linear layers that read h.
-    kind = h.device.type
-    return h.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else dtype)
+def _compute_dtype(x: torch.Tensor) -> torch.dtype:
+    # Under autocast cast once, not once in each of the linear layers that read the same.
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class VideoARTransformer3DModel(WanTransformer3DModel):
@@ -157,6 +127,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
     _no_split_modules = ["VideoARBlock"]  # noqa: RUF012  (diffusers' convention)
     _repeated_blocks = ["VideoARBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = (*WanTransformer3DModel._skip_layerwise_casting_patterns, "conv_")
+    elementwise = Elementwise()
 
     @register_to_config
     def __init__(
@@ -220,6 +191,15 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
             setattr(model.get_submodule(owner), leaf, parameter)
         return model.train(wan.training)
 
+    def fuse_elementwise(self, backend: str | Callable = "inductor") -> None:
+        """Fuse the operations between the matrices into few kernels, compiled when they are first used (see Fused).
+
+        For this network and for copies made of it. backend: torch.compile's.
+        """
+        self.elementwise = Fused(backend)
+        for block in self.blocks:
+            block.elementwise = self.elementwise
+
     def encode_text(self, text_BLE: torch.Tensor) -> TextKV:
         """Each block's (key, value) of the prompt, [B, L, heads, head_dim]: computed once per prompt.
 
@@ -267,7 +247,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         if self.config.conv_width:
             x = x + self.conv_stem(tokens_BND, unit_shapes).to(x)
         temb_BUE, modulation = self._embed_time(timestep_BU, x.dtype)
-        bias = attention_bias(mask, _to_compute(x[:0], x.dtype).dtype)
+        bias = attention_bias(mask, _compute_dtype(x))
 
         grad = torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
@@ -280,8 +260,9 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
             if hidden is not None:
                 hidden.append(x)
 
-        shift, scale = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float().unbind(2)
-        x = _modulate(self.norm_out(x.float()), scale, shift, token_unit).to(x.dtype)
+        parts = (self.scale_shift_table.unsqueeze(0) + temb_BUE.unsqueeze(2)).float()
+        shift, scale = self.elementwise.parts(parts, token_unit)
+        x = self.elementwise.norm_modulate(self.norm_out, x, scale, shift, token_unit, _compute_dtype(x))
         out = self._to_token_order(self.proj_out(x))
         if self.config.conv_width:
             out = out + self.conv_head(out, tokens_BND, unit_shapes).to(out)

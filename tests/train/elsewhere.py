@@ -145,7 +145,7 @@ class Elsewhere(TorchDispatchMode):
             here[1]["device"] = CPU
         out = func(*here[0], **here[1])
         # PyTorch's core takes what is there for the CPU's, and asks for new tensors of the CPU beside it.
-        if not any(there) and (wanted is None or torch.device(wanted).type == "cpu"):
+        if not func._schema.returns or (not any(there) and (wanted is None or torch.device(wanted).type == "cpu")):
             return out
         written = _written(func, args, kwargs)
         if written is not None:
@@ -156,8 +156,8 @@ class Elsewhere(TorchDispatchMode):
 def _written(func, args, kwargs):
     """What an operation in place returns: the very tensor that it was given."""
     schema = func._schema
-    if not schema.returns or schema.returns[0].alias_info is None or not schema.returns[0].alias_info.is_write:
-        return None if schema.returns else ()
+    if schema.returns[0].alias_info is None or not schema.returns[0].alias_info.is_write:
+        return None
     for i, argument in enumerate(schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             return args[i] if i < len(args) else kwargs[argument.name]
