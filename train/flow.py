@@ -22,6 +22,7 @@ from videoar.sampler import guidance_at
 from videoar.transformer import VideoARTransformer3DModel, patchify
 
 from . import places
+from .layout import place_of, remembered, sites, unit_ids
 from .presets import FlowPreset
 
 
@@ -42,7 +43,8 @@ def level_tokens(
 
 def plan_tokens(levels: list[Tensor], plan: Plan) -> Tensor:
     """Tokens [B, N, D] in the plan's order."""
-    return torch.cat([levels[unit.level][:, plan.sites(unit)] for unit in plan.units], dim=1)
+    whole = torch.cat(levels, dim=1) if len(levels) > 1 else levels[0]
+    return whole[:, sites(plan, device=whole.device)]
 
 
 def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
@@ -51,6 +53,12 @@ def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
     earlier = unit_ids_N[:, None] > unit_ids_N[None, :]
     own = unit_ids_N[:, None] == unit_ids_N[None, :]
     return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
+
+
+@remembered
+def forcing_mask(plan: Plan) -> Tensor:
+    """The mask of teacher forcing under a plan."""
+    return teacher_forcing_mask(plan.unit_ids())
 
 
 class Noise:
@@ -142,10 +150,9 @@ class FlowMatching(nn.Module):
         patch = tuple(self.transformer.config.patch_size)
         x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
         units = len(plan.units)
-        ids = plan.unit_ids().to(device)
-        positions = torch.cat([plan.positions(u) for u in plan.units]).to(device)
+        ids, positions = unit_ids(plan), place_of(plan)  # on the CPU, where the network wants them
         sigma_BU = sample_sigmas(len(x), units, shift, random)
-        sigma = sigma_BU[:, ids, None]
+        sigma = sigma_BU[:, unit_ids(plan, device=device), None]
         noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
         inputs = [noisy, sigma_BU * 1000, positions]
@@ -160,7 +167,7 @@ class FlowMatching(nn.Module):
                 context = (1 - amount) * x + amount * random.normal(*x.shape)
             timesteps = torch.cat([torch.zeros_like(sigma_BU), sigma_BU * 1000], dim=1)
             inputs = [torch.cat([context, noisy], 1), timesteps, torch.cat([positions, positions])]
-            kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": teacher_forcing_mask(ids)}
+            kwargs = {"token_unit_N": torch.cat([ids, ids + units]), "mask": forcing_mask(plan, device=device)}
 
         def velocity(network: VideoARTransformer3DModel, text: Tensor, hidden: list | None = None) -> Tensor:
             tokens, timestep, where = inputs
@@ -179,7 +186,7 @@ class FlowMatching(nn.Module):
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
-        wanted = places.targets(paths_BF24.to(device), positions, plan.grid)
+        wanted = places.targets(paths_BF24.to(device), place_of(plan, device=device), plan.grid)
         told = [places.told(hidden[i][:, -x.shape[1] :]) for i in asked.blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
