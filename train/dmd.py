@@ -20,19 +20,20 @@ from videoar.sampler import ALWAYS, few_step, guidance_at, schedule
 from videoar.transformer import VideoARTransformer3DModel, unpatchify
 
 from .flow import Draw, Losses
+from .layout import causal_mask, finest_tokens, place_of, tokens_of_level
 from .presets import DMDPreset
 
 SCORERS = {"full": ("full",), "forward": ("forward",), "backward": ("backward",), "both": ("forward", "backward")}
 LOWEST, HIGHEST = 0.02, 0.98  # sigmas at which samples are scored
 
 
-def scorer_mask(plan: Plan, direction: str) -> Tensor | None:
+def scorer_mask(plan: Plan, direction: str, device: torch.device | str = "cpu") -> Tensor | None:
     """Bool [N, N] over the tokens in the plan's order, True = may attend.
 
     A forward scorer sees its unit and the earlier ones, a backward one its unit and the later ones (the mask of
     `plan.reverse()`, with its tokens put back in the plan's order); None for full attention.
     """
-    return {"full": None, "forward": plan.mask(), "backward": plan.mask().T}[direction]
+    return None if direction == "full" else causal_mask(plan, direction == "backward", device=device)
 
 
 def dmd_gradient(sample: Tensor, real: Tensor, fake: Tensor) -> Tensor:
@@ -48,19 +49,9 @@ def dmd_loss(sample: Tensor, real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * F.mse_loss(sample, (sample - dmd_gradient(sample, real, fake)).detach())
 
 
-def place_of(plan: Plan) -> Tensor:
-    """Float [N, 3]: (t, y, x) of all tokens of a plan, in its order."""
-    return torch.cat([plan.positions(unit) for unit in plan.units])
-
-
 def finest_latents(tokens_BND: Tensor, plan: Plan, patch: tuple[int, int, int]) -> Tensor:
     """Latents [B, C, F, H, W] of the finest level of a plan's tokens."""
-    grid_tokens = tokens_BND.new_empty(len(tokens_BND), plan.grid.T * plan.grid.H * plan.grid.W, tokens_BND.shape[2])
-    sizes = [unit.size() for unit in plan.units]
-    for unit, tokens in zip(plan.units, tokens_BND.split(sizes, dim=1), strict=True):
-        if plan.scales[unit.level] == 1:
-            grid_tokens[:, plan.sites(unit)] = tokens
-    return unpatchify(grid_tokens, plan.grid, patch)
+    return unpatchify(tokens_BND[:, finest_tokens(plan, device=tokens_BND.device)], plan.grid, patch)
 
 
 class Rollout(nn.Module):
@@ -119,8 +110,7 @@ class FakeScorers(nn.Module):
         shapes = [unit.shape() for unit in plan.units]
         out = []
         for direction, network in zip(self.directions, self.networks, strict=True):
-            mask = scorer_mask(plan, direction)
-            mask = None if mask is None else mask.to(noisy_BND.device)
+            mask = scorer_mask(plan, direction, noisy_BND.device)
             out.append(network(noisy_BND, timestep, text_BLE, place, mask=mask, unit_shapes=shapes).float())
         return out
 
@@ -198,11 +188,10 @@ class SymmetricDMD:
         if scale != 1:
             text = torch.cat([text, draw.no_text_1LE.expand_as(text)])
         timestep = timestep.repeat(len(text) // len(noisy_BND), 1)
-        level_N = torch.cat([torch.full((unit.size(),), unit.level) for unit in plan.units])
         place, velocity = place_of(plan), torch.empty_like(noisy_BND)
         for level in range(len(plan.scales)):
-            mine = level_N == level
-            places = place[mine]
+            mine = tokens_of_level(plan, level, device=noisy_BND.device)
+            places = place[tokens_of_level(plan, level)]
             if plan.scales[level] > 1 and not self.transformer.config.spatial_embedding:
                 # A network that is told rows and columns must find coarse tokens where they are; one that knows
                 # distances alone knows small videos.

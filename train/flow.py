@@ -10,7 +10,6 @@ Shapes: B batch, N tokens of a plan, D token channels, U units.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from videoar.sampler import ALWAYS, guidance_at
 from videoar.transformer import VideoARTransformer3DModel, patchify
 
 from . import places
+from .layout import place_of, remembered, sites, unit_ids
 from .presets import FlowPreset
 
 
@@ -44,7 +44,8 @@ def level_tokens(
 
 def plan_tokens(levels: list[Tensor], plan: Plan) -> Tensor:
     """Tokens [B, N, D] in the plan's order."""
-    return torch.cat([levels[unit.level][:, plan.sites(unit)] for unit in plan.units], dim=1)
+    whole = torch.cat(levels, dim=1) if len(levels) > 1 else levels[0]
+    return whole[:, sites(plan, device=whole.device)]
 
 
 def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
@@ -53,6 +54,12 @@ def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
     earlier = unit_ids_N[:, None] > unit_ids_N[None, :]
     own = unit_ids_N[:, None] == unit_ids_N[None, :]
     return torch.cat([torch.cat([earlier | own, torch.zeros_like(own)], 1), torch.cat([earlier, own], 1)], 0)
+
+
+@remembered
+def forcing_mask(plan: Plan) -> Tensor:
+    """The mask of teacher forcing under a plan."""
+    return teacher_forcing_mask(plan.unit_ids())
 
 
 def new_generator(device: torch.device, seed: int) -> torch.Generator:
@@ -126,23 +133,18 @@ def sample_sigmas(clips: int, units: int, shift: float, noise: Noise) -> Tensor:
 
 @dataclass(frozen=True)
 class Sequence:
-    """The tokens of a plan as one call of the network has them: alone, or noisy beside clean (teacher forcing)."""
+    """The tokens of a plan as one call of the network has them: alone, or noisy beside clean (teacher forcing).
 
-    units: int
-    ids_N: Tensor  # the unit of each token
-    positions_N3: Tensor
-    shapes: list[tuple[int, int, int]]  # of the units
+    corner: how many rows and columns further on they lie, see `Draw`.
+    """
 
-    @classmethod
-    def of(cls, plan: Plan, device: torch.device) -> Sequence:
-        positions = torch.cat([plan.positions(unit) for unit in plan.units])
-        shapes = [unit.shape() for unit in plan.units]
-        return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device), shapes)
+    plan: Plan
+    device: torch.device
+    corner: tuple[int, int] = (0, 0)
 
-    def at(self, corner: tuple[int, int]) -> Sequence:
-        """Return the same tokens so many rows and columns further on: as those of a crop lie in their frame."""
-        t, y, x = self.positions_N3.unbind(1)
-        return dataclasses.replace(self, positions_N3=torch.stack([t, y + corner[0], x + corner[1]], dim=1))
+    @property
+    def units(self) -> int:
+        return len(self.plan.units)
 
     def velocity(
         self,
@@ -154,14 +156,17 @@ class Sequence:
         hidden: list[Tensor] | None = None,
     ) -> Tensor:
         """What the network says of the noisy tokens [B, N, D], each unit of which sees the context of earlier ones."""
-        tokens, timesteps, positions = noisy_BND, sigma_BU * 1000, self.positions_N3
-        kwargs: dict = {"unit_shapes": self.shapes}
+        tokens, timesteps = noisy_BND, sigma_BU * 1000
+        positions = place_of(self.plan, self.corner)  # on the CPU, where the network wants them
+        shapes = [unit.shape() for unit in self.plan.units]
+        kwargs: dict = {"unit_shapes": shapes}
         if context_BND is not None:
             tokens = torch.cat([context_BND, noisy_BND], 1)
             timesteps = torch.cat([torch.zeros_like(timesteps), timesteps], 1)
-            positions, ids = torch.cat([positions, positions]), torch.cat([self.ids_N, self.ids_N + self.units])
-            mask = teacher_forcing_mask(self.ids_N)
-            kwargs = {"token_unit_N": ids, "mask": mask, "unit_shapes": self.shapes * 2}
+            ids = unit_ids(self.plan)
+            positions, ids = torch.cat([positions, positions]), torch.cat([ids, ids + self.units])
+            mask = forcing_mask(self.plan, device=self.device)
+            kwargs = {"token_unit_N": ids, "mask": mask, "unit_shapes": shapes * 2}
         out = network(tokens, timesteps, text_BLE, positions, hidden=hidden, **kwargs)
         return out[:, -noisy_BND.shape[1] :].float()
 
@@ -204,9 +209,9 @@ class FlowMatching(nn.Module):
         """
         patch = tuple(self.transformer.config.patch_size)
         x = plan_tokens(level_tokens(latents_BCFHW, plan, patch, self.scale_std), plan)
-        sequence = Sequence.of(plan, latents_BCFHW.device).at(corner)
+        sequence = Sequence(plan, latents_BCFHW.device, corner)
         sigma_BU = sample_sigmas(len(x), sequence.units, shift, random)
-        sigma = sigma_BU[:, sequence.ids_N, None]
+        sigma = sigma_BU[:, unit_ids(plan, device=x.device), None]
         noise = random.normal(*x.shape)
         noisy = (1 - sigma) * x + sigma * noise
         context = self.context(x, text_BLE, sequence, random) if sequence.units > 1 else None
@@ -227,7 +232,8 @@ class FlowMatching(nn.Module):
             return F.mse_loss(velocity(self.transformer, text_BLE), target), {}
         hidden: list[Tensor] = []
         error = (velocity(self.transformer, text_BLE, hidden) - target).square()
-        wanted = places.targets(paths_BF24.to(x.device), sequence.positions_N3, frame or plan.grid, asked.ahead)
+        where = place_of(plan, corner, device=x.device)
+        wanted = places.targets(paths_BF24.to(x.device), where, frame or plan.grid, asked.ahead)
         told = [places.told(hidden[i][:, -x.shape[1] :], wanted.shape[-1]) for i in asked.blocks]
         missed = torch.stack([F.mse_loss(said, wanted) for said in told]).mean()
         loss = (error * places.weights(wanted, asked.weight)).mean() + asked.loss * missed
@@ -242,7 +248,7 @@ class FlowMatching(nn.Module):
             # What the network itself makes of the clips when it sees them through noise, for all clips of the step.
             low, high = own.sigmas
             sigma_BU = low + (high - low) * random.uniform(len(x), sequence.units)
-            sigma = sigma_BU[:, sequence.ids_N, None]
+            sigma = sigma_BU[:, unit_ids(sequence.plan, device=sequence.device), None]
             noisy = (1 - sigma) * x + sigma * random.normal(*x.shape)
             with torch.no_grad():
                 estimate = noisy - sigma * sequence.velocity(self.transformer, text_BLE, noisy, sigma_BU, x)

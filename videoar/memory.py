@@ -26,9 +26,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the CPU on a device, without waiting for what the device still has to do."""
-    # From memory that may be swapped out a copy is never asynchronous.
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    """A tensor on a device, without waiting for what the device still has to do; one that is there as it is."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from memory that may be swapped out a copy is never asynchronous
+    return tensor.to(device, non_blocking=True)
 
 
 def module_bytes(module: torch.nn.Module, dtype_of: Callable[[str], torch.dtype] | None = None) -> int:

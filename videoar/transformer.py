@@ -6,6 +6,7 @@ C latent channels, F latent frames, H/W latent height and width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -19,7 +20,8 @@ from .attention import attend, attention_bias
 from .cache import KVCache
 from .convolution import Shape, find_shapes, new_branches
 from .elementwise import Elementwise, Fused
-from .rope import rope_table
+from .memory import send
+from .rope import rope_table, spatial_waves
 
 TextKV = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -40,13 +42,6 @@ def unpatchify(tokens_BND: torch.Tensor, grid: tuple[int, int, int], patch: tupl
     (t, h, w), (pt, ph, pw) = grid, patch
     cut = tokens_BND.reshape(tokens_BND.shape[0], t, h, w, -1, pt, ph, pw)
     return cut.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(tokens_BND.shape[0], -1, t * pt, h * ph, w * pw)
-
-
-def spatial_waves(place_N2: torch.Tensor, width: int) -> torch.Tensor:
-    """Sines and cosines [N, width] of (y, x) in tokens, at wavelengths of 6 to 600 tokens."""
-    frequency = 100.0 ** -(torch.arange(width // 4, dtype=torch.float32, device=place_N2.device) / (width // 4))
-    angle = (place_N2.float().unsqueeze(-1) * frequency).flatten(1)
-    return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 class VideoARBlock(WanTransformerBlock):
@@ -243,7 +238,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         token_unit = _unit_layout(token_unit_N, timestep_BU.shape[1], device)
         x = self._embed(tokens_BND)
         if self.config.spatial_embedding:
-            x = x + spatial_waves(positions_N3[:, 1:], x.shape[-1]).to(x)
+            x = x + spatial_waves(positions_N3[:, 1:], x.shape[-1], device).to(x)
         if self.config.conv_width:
             x = x + self.conv_stem(tokens_BND, unit_shapes).to(x)
         temb_BUE, modulation = self._embed_time(timestep_BU, x.dtype)
@@ -269,8 +264,10 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         if self.config.prediction_type == "flow":
             return out
         sigma = (timestep_BU.float() / 1000).clamp(min=SMALLEST_SIGMA)
-        if token_unit_N is not None and sigma.shape[1] > 1:
-            sigma = sigma.index_select(1, token_unit_N.to(device))
+        if isinstance(token_unit, int):
+            sigma = sigma.repeat_interleave(token_unit, dim=1)
+        elif token_unit is not None:
+            sigma = sigma.index_select(1, token_unit)
         return (tokens_BND.float() - out.float()) / sigma.unsqueeze(-1)
 
     def new_cache(
@@ -339,8 +336,14 @@ def _unit_layout(token_unit_N: torch.Tensor | None, units: int, device: torch.de
     """None for one unit, n if the units are n tokens each in order, else the indices."""
     if token_unit_N is None or units == 1:
         return None
+    if token_unit_N.device.type != "cpu" or torch.compiler.is_compiling():
+        return token_unit_N.to(device)
     n, rest = divmod(len(token_unit_N), units)
-    cheap = token_unit_N.device.type == "cpu" and not torch.compiler.is_compiling()
-    if cheap and not rest and torch.equal(token_unit_N, torch.arange(units).repeat_interleave(n)):
+    if not rest and torch.equal(token_unit_N, torch.arange(units).repeat_interleave(n)):
         return n
-    return token_unit_N.to(device)
+    return _indices(token_unit_N.long().numpy().tobytes(), device, torch.is_inference_mode_enabled())
+
+
+@functools.lru_cache(maxsize=16)  # sent once, not in every forward
+def _indices(indices: bytes, device: torch.device, inference: bool) -> torch.Tensor:
+    return send(torch.frombuffer(bytearray(indices), dtype=torch.int64), device)

@@ -10,7 +10,8 @@ from train import places
 from train.crops import Window
 from train.data import Pool, Stream, sample_worlds, world_to_json
 from train.feed import PoolFeed, clips_of, excerpt_shift
-from train.flow import FlowMatching, FlowTraining, Noise, Sequence
+from train.flow import FlowMatching, FlowTraining, Noise
+from train.layout import place_of
 from train.presets import SMOKE, FlowPreset, PlacesPreset, Share
 from train.render import CAPTIONS, Shard
 from train.resident import ResidentClips, ResidentFeed
@@ -107,10 +108,10 @@ def test_tokens_positions_and_targets_of_a_crop_are_those_of_the_frame(corner, a
     latents = torch.randn(5, 4, 2, 8, 12)
     cut = Window(corner, part, frame).cut(latents)
     assert torch.equal(patchify(cut, PATCH), patchify(latents, PATCH)[:, mine])
-    inside, outside = Sequence.of(crop, CPU).at(corner), Sequence.of(whole, CPU)
-    assert torch.equal(inside.positions_N3, outside.positions_N3[mine])
-    told = places.targets(known, outside.positions_N3, frame, ahead)
-    assert torch.equal(places.targets(known, inside.positions_N3, frame, ahead), told[:, mine])
+    inside, outside = place_of(crop, corner), place_of(whole)
+    assert torch.equal(inside, outside[mine])
+    told = places.targets(known, outside, frame, ahead)
+    assert torch.equal(places.targets(known, inside, frame, ahead), told[:, mine])
 
 
 @pytest.mark.parametrize("name", ["full", "frame", "cube:2x2x2", "scale:2"])
@@ -138,7 +139,7 @@ def test_the_loss_of_a_crop_is_that_of_its_tokens(name, worlds, monkeypatch):
     assert torch.equal(told[0][-n:], positions)
     if name == "full":
         whole = PlanSpec("full").build(frame)
-        everywhere = targets(known, Sequence.of(whole, CPU).positions_N3, frame)
+        everywhere = targets(known, place_of(whole), frame)
         assert torch.equal(asked[0], everywhere[:, in_frame(corner, part, frame)])
 
 

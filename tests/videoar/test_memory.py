@@ -14,7 +14,7 @@ import videoar.text
 from tests.videoar.tiny import INFO, make_text, make_transformer
 from videoar.checkpoint import Model, load_model, save_model
 from videoar.generate import Request, generate
-from videoar.memory import call_elsewhere, check_room, free_bytes, gigabytes, module_bytes
+from videoar.memory import call_elsewhere, check_room, free_bytes, gigabytes, module_bytes, send
 
 REQUEST = Request("a red ball", "frame", seed=1)
 
@@ -134,3 +134,24 @@ def test_one_unit_needs_no_cache(tiny_model):
     assert _cache_bytes(full, torch.float32) == 0
     guided = dataclasses.replace(tiny_model, info=dataclasses.replace(INFO, guidance_scale=2.0, window=3))
     assert _cache_bytes(guided, torch.bfloat16) == 2 * 3 * 16 * 3 * 2 * 48 * 2
+
+
+def test_only_memory_of_the_cpu_is_pinned_to_be_sent():
+    """Tensors of a GPU cannot be."""
+
+    class Pretended:
+        def __init__(self, device):
+            self.device, self.calls = torch.device(device), []
+
+        def pin_memory(self):
+            assert self.device.type == "cpu"
+            self.calls.append("pinned")
+            return self
+
+        def to(self, device, non_blocking):
+            self.calls.append(device.type)
+            return self
+
+    assert send(Pretended("cpu"), torch.device("cuda")).calls == ["pinned", "cuda"]
+    assert send(Pretended("cuda"), torch.device("cuda")).calls == ["cuda"]
+    assert send(Pretended("cpu"), torch.device("cpu")).calls == ["cpu"]

@@ -8,7 +8,7 @@ from diffusers import WanTransformer3DModel
 
 from tests.videoar.tiny import PATCH, make_transformer
 from videoar.plan import Grid, PlanSpec
-from videoar.rope import rope_table
+from videoar.rope import rope_table, spatial_waves
 from videoar.transformer import VideoARTransformer3DModel, patchify, unpatchify
 
 GRID = Grid(9, 7, 5)
@@ -106,6 +106,28 @@ def test_rope_equals_wans_tables_at_integers(tiny_transformer):
     for table, ours in ((rope.freqs_cos, cos), (rope.freqs_sin, sin)):
         parts = [part[index[:, i]] for i, part in enumerate(table.split(dims, dim=1))]
         torch.testing.assert_close(ours, torch.cat(parts, 1)[:, ::2], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [rope_table, spatial_waves])
+def test_what_is_told_of_places_is_made_once(make):
+    """For inference and for training apart: what is made in inference mode cannot be kept for a backward pass."""
+    places = torch.rand(7, 3 if make is rope_table else 2) * 9
+    one = make(places, 24)
+    assert make(places.clone(), 24) is one
+    assert make(places, 48).shape != one.shape
+    assert not torch.equal(make(places + 1, 24), one)
+    with torch.inference_mode():
+        assert make(places, 24).is_inference()
+    assert make(places, 24) is one
+    assert not one.is_inference()
+
+
+def test_waves_tell_row_and_column():
+    y, x = torch.tensor([0.0, 2.5, 7.0]), torch.tensor([3.0, 0.0, 1.5])
+    waves = spatial_waves(torch.stack([y, x], dim=1), 8)
+    frequency = torch.tensor([1.0, 0.1])
+    angles = [part[:, None] * frequency for part in (y, x)]
+    torch.testing.assert_close(waves, torch.cat([*(a.sin() for a in angles), *(a.cos() for a in angles)], dim=1))
 
 
 @pytest.mark.parametrize("units", ["even", "uneven", "single tokens"])
