@@ -1,7 +1,9 @@
 """A sprint trains every stage by the clock, on whatever device, and what it leaves behind is a model."""
 
+import contextlib
 import copy
 import dataclasses
+import fcntl
 import itertools
 import json
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,7 +23,7 @@ from train import device, flow, run, sprint, sprint_command, text, vae
 from train.learner import Learner
 from train.pieces import Pieces, join
 from train.presets import SMOKE, SMOKE_WAN
-from train.render import CAPTIONS, kind_of, make_shard, read_shard, shard_path, write_shard
+from train.render import CAPTIONS, Workers, kind_of, make_shard, read_shard, shard_path, write_shard
 from train.resident import ResidentClips, ResidentFeed
 from train.run import Run
 from train.sprint import STAGES, Sprint, check_stage
@@ -281,6 +284,7 @@ def test_what_is_not_finite_is_never_saved_and_the_stage_goes_on(make, monkeypat
     monkeypatch.setattr(sprint, "SAVE_EVERY", 2.0)
     made = make()
     count = faulty(made, monkeypatch, lambda step: step == 9)
+    made.wait_for_clips(1)
     made.run("base", 12.0)
     assert len(count) > 12
     assert sum("back to the last good weights" in line for line in make.said) == 1
@@ -292,6 +296,7 @@ def test_a_stage_that_is_never_finite_leaves_the_weights_before_it(make, monkeyp
     made = make()
     made.weights["init"] = made.workshop.new_transformer().state_dict()
     faulty(made, monkeypatch, lambda step: True)
+    made.wait_for_clips(1)
     made.run("base", 40.0)
     assert list(made.weights) == ["init"]
     assert "given up" in make.said[-1]
@@ -318,10 +323,14 @@ def test_teachers_and_real_scorers_are_unguided_and_finished(make):
 
 
 def test_stages_share_the_seconds_that_are_left():
-    ran = {}
+    ran, waited = {}, [0.0] * 5
 
     class Recorder:
-        say = staticmethod(lambda line: None)
+        say, preset = staticmethod(lambda line: None), SMOKE
+
+        def wait_for_clips(self, enough, patience, most):
+            assert patience < most
+            clock[0] += waited.pop()
 
         def run(self, stage, seconds):
             ran[stage] = seconds
@@ -334,7 +343,12 @@ def test_stages_share_the_seconds_that_are_left():
     assert ran["causal"] == pytest.approx((250 - 250 / 3 - 10) / 2)
     assert clock[0] <= 300 - 20 + 10
     ran.clear()
-    clock[0] = 20.0
+    clock[0], waited = 30.0, [0.0, 40.0]  # what a stage waits for clips is taken from all alike
+    run_stages(Recorder(), some_seconds(base=125, causal=125, guidance=0, dmd=0), 300.0, 20.0, lambda: clock[0])
+    assert ran["base"] == pytest.approx(210 / 2)
+    assert clock[0] == pytest.approx(300 - 20 + 10)
+    ran.clear()
+    clock[0], waited = 20.0, [0.0] * 4
     run_stages(Recorder(), dict.fromkeys(STAGES), 220.0, 0.0, lambda: clock[0])
     assert ran["base"] == pytest.approx(0.55 * 200)
     ran.clear()
@@ -359,9 +373,64 @@ class NoWorkers:
 def test_a_pool_without_clips_says_why(make, tmp_path):
     made = make(pool=tmp_path, workers=NoWorkers("worker 0 ended with 1: no space left"))
     with pytest.raises(ValueError, match=r"no clips in .*no space left"):
-        made.run("base", 1.0)
+        made.wait_for_clips(1)
     with pytest.raises(ValueError, match="let --workers render some"):
-        make(pool=tmp_path).run("base", 1.0)
+        make(pool=tmp_path).wait_for_clips(1)
+
+
+class SlowWorkers(NoWorkers):
+    """Workers that never come to an end."""
+
+    def running(self):
+        return True
+
+
+def test_waiting_for_clips_comes_to_an_end(make, pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(sprint.time, "sleep", lambda seconds: None)
+    made = make(pool=tmp_path, workers=SlowWorkers())
+    with pytest.raises(ValueError, match="none came in time"):
+        made.wait_for_clips(8, 5.0, 10.0)
+    assert 10 <= made.clock.now < 12
+    few = make(pool=pool, workers=SlowWorkers())
+    few.clips = ResidentClips(2 * CLIPS, few.clips.latents_nFChw.transpose(1, 2).shape[1:], few.clips.text, CPU)
+    few.wait_for_clips(2 * CLIPS, 5.0, 10.0)
+    assert few.clips.count == CLIPS
+    assert 5 <= few.clock.now < 7
+
+
+def test_a_shard_that_cannot_be_read_ends_no_training(make, parts, pool, tmp_path):
+    kind, folder = kind_of(SMOKE, parts, 0), tmp_path / "pool"
+    folder.mkdir()
+    for index in (0, 2):
+        shutil.copy(shard_path(pool, 0), shard_path(folder, index))
+    shard_path(folder, 1).write_bytes(shard_path(pool, 0).read_bytes()[:1000])
+    made = make(pool=folder)
+    made.clips = ResidentClips(3 * CLIPS, made.clips.latents_nFChw.transpose(1, 2).shape[1:], made.clips.text, CPU)
+    made.wait_for_clips(3 * CLIPS)
+    assert made.clips.count == 2 * CLIPS
+    assert ["is damaged" in line and "left out" in line for line in made.said] == [True]
+    shard_path(folder, 0).write_bytes(b"")
+    with pytest.raises(ValueError, match="is damaged"):  # at the beginning there is time to mend it
+        make(pool=folder).wait_for_clips(1)
+    assert kind == made.kind
+
+
+def test_a_failed_worker_is_told_at_once_and_once(make):
+    made = make(workers=NoWorkers("worker 0 ended with 1: no space left"))
+    made.wait_for_clips(1)
+    made.run("base", 12.0)
+    assert sum("no space left" in line for line in made.said) == 1
+
+
+def test_a_stage_without_time_for_a_step_is_left_out(make, tmp_path):
+    """Or its name would promise what its weights cannot: guidance that is distilled, say."""
+    made = make()
+    made.wait_for_clips(1)
+    made.run("base", 2.0)
+    made.run("guidance", 0.1)
+    assert list(made.weights) == ["base"]
+    assert join(tmp_path / "out")[1]["newest"] == "base"
+    assert "guidance: there was no time for a step" in made.said[-1]
 
 
 def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
@@ -369,6 +438,7 @@ def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
     preset = fitted(dataclasses.replace(SMOKE, pool_clips=2 * CLIPS), parts)
     made = make(workers=NoWorkers())
     made.clips = ResidentClips(2 * CLIPS, made.clips.latents_nFChw.transpose(1, 2).shape[1:], parts.text, CPU)
+    made.wait_for_clips(2 * CLIPS)
     made.run("base", 6.0)
     assert made.clips.capacity == preset.pool_clips
     assert any("rendering is slower than training" in line for line in make.said)
@@ -403,6 +473,7 @@ def test_too_little_memory_is_a_sentence_with_the_number(make, monkeypatch):
 def test_a_full_disk_is_said_and_the_training_goes_on(make, monkeypatch, tmp_path):
     monkeypatch.setattr(sprint, "SAVE_EVERY", 2.0)
     made = make()
+    made.wait_for_clips(1)
     made.run("base", 3.0)
     before, _ = join(tmp_path / "out")
     from train import pieces
@@ -429,8 +500,6 @@ def test_a_check_stops_at_its_time(make):
 
 
 def test_workers_end_with_their_block(tmp_path):
-    from train.render import Workers
-
     options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1000000", "--seed", "0"]
     with Workers(1, options, tmp_path) as workers:
         deadline = time.monotonic() + 300
@@ -441,12 +510,73 @@ def test_workers_end_with_their_block(tmp_path):
     assert not workers.running()
 
 
+ORPHANED = """
+import os, subprocess, sys
+command = [sys.executable, "-m", "train", "render", "--parent", str(os.getpid()), *sys.argv[1:]]
+print(subprocess.Popen(command, stdout=subprocess.DEVNULL).pid)
+"""
+
+
+def test_a_worker_whose_command_was_killed_while_it_started_renders_nothing(tmp_path):
+    options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1000000", "--worker", "0", "--of", "1"]
+    ran = subprocess.run([sys.executable, "-c", ORPHANED, *options], stdout=subprocess.PIPE, text=True)
+    worker, deadline = psutil.Process(int(ran.stdout)), time.monotonic() + 300
+    try:
+        while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            assert not shard_path(tmp_path, 0).exists()
+            time.sleep(0.1)
+    except psutil.NoSuchProcess:
+        pass
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
+    assert not shard_path(tmp_path, 0).exists()
+
+
+def test_a_worker_takes_over_from_that_of_a_command_that_ended(tmp_path):
+    """It waits instead of leaving: the one before it may be about to end."""
+    options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1", "--seed", "0"]
+    with open(tmp_path / "worker-0-of-1.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with Workers(1, options, tmp_path) as workers:
+            with pytest.raises(subprocess.TimeoutExpired):
+                workers.processes[0].wait(0.5)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert workers.processes[0].wait(300) == 0
+    assert shard_path(tmp_path, 0).exists()
+
+
+def test_workers_of_whom_one_cannot_be_started_end(tmp_path, monkeypatch):
+    real, started = subprocess.Popen, []
+
+    def popen(*args, **kwargs):
+        if len(started) == 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(real(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(BlockingIOError), Workers(3, ["--preset", "smoke", "--pool", "x", "--clips", "1"], tmp_path):
+        pass
+    assert [process.poll() is not None for process in started] == [True, True]
+
+
+def test_the_time_since_the_start_follows_no_clock_that_is_set(monkeypatch):
+    before = sprint_command._elapsed()
+    assert before > 0
+    monkeypatch.setattr(sprint_command.time, "time", lambda: 4e9)
+    assert before <= sprint_command._elapsed() < before + 1000
+    assert sprint_command._age() == 0.0  # a start that is decades away is none
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ([], "say how long it may take: --seconds 570"),
         (["--seconds", "-1"], "--seconds is more than 0, not -1"),
         (["--seconds", "nan"], "--seconds is more than 0, not nan"),
+        (["--seconds", "inf"], "--seconds is more than 0, not inf"),
+        (["--seconds", "10", "--base", "inf"], "--base is 0 or more, not inf"),
         (["--base", "-2", "--seconds", "10"], "--base is 0 or more, not -2"),
         (["--clips", "0", "--seconds", "10"], "--clips is more than 0, not 0"),
         (["--join", "nowhere"], "sprint.json is missing: --join takes the folder"),
