@@ -81,6 +81,7 @@ class Sprint:
         self.scale_std = dict(zip((4, 2), parts.info.level_std(3), strict=False))
         self._shards = 0
         self._failed: str | None = None
+        self.unwritten: str | None = None  # why the newest weights could not be written
 
     def take_in(self, most: int = 1) -> None:
         """Copy the pool's next shards to the device, as many as are there, but not more than `most`.
@@ -169,7 +170,7 @@ class Sprint:
         feed = ResidentFeed(self.clips, self.workshop.grid(), preset, self.seed, learner.method.needs_latents)
         watch, columns = Watch(self.device), Columns()
         step, row, saved = 0, (0, self.clock()), self.clock()
-        while (progress := part_done()) < 1:
+        while (progress := part_done() if step else 0.0) < 1:  # one step at least, however long the networks took
             lr = rate_at(progress, step, preset.lr, preset.warmup, preset.decay)
             columns |= learner.step(step, [feed.draw(step, progress)], lr, watch)
             step += 1
@@ -184,11 +185,8 @@ class Sprint:
             if now - saved >= SAVE_EVERY:
                 self._save(stage, learner, watch, step)
                 saved = self.clock()
-        if step:
-            self._save(stage, learner, watch, step)
-            self._say_if_worn(stage, step * preset.batch / self.clips.count)
-        elif stage not in self.weights:  # nothing was learnt that could go by the stage's name
-            self.say(f"{stage}: there was no time for a step; it is left out")
+        self._save(stage, learner, watch, step)
+        self._say_if_worn(stage, step * preset.batch / self.clips.count)
 
     def _log(self, row: dict[str, Any], columns: Columns) -> None:
         numbers = torch.stack([value.float() for value in columns.values()]).tolist()  # the loop waits here alone
@@ -207,8 +205,10 @@ class Sprint:
         self.weights[stage] = average
         try:
             self.pieces.write(stage, average, KEPT, step=step, rows=list(self.rows))
+            self.unwritten = None
         except OSError as error:
-            self.say(f"{stage}: {error}")
+            self.unwritten = f"{stage}: {error}"
+            self.say(self.unwritten)
 
     def _say_if_failed(self) -> None:
         """Say it once, as soon as a worker has failed: a full disk can be mended while the others go on."""

@@ -37,6 +37,7 @@ from .sprint import STAGES, Sprint, Weights, budgets, check_stage
 
 SHARES = {"base": 0.55, "causal": 0.25, "guidance": 0.06, "dmd": 0.14}
 CHECK_STEPS = 20
+LEAST = 0.1  # of a stage's seconds; with fewer it is not begun
 LONGEST_START = 600.0  # seconds that Python and its packages may need
 
 
@@ -127,6 +128,10 @@ def _sprint(args: argparse.Namespace, command: str, preset: Preset, pool: Path, 
     if args.check:
         return _check(sprint, [stage for stage in STAGES if asked[stage] != 0], args.seconds, args.parts)
     run_stages(sprint, asked, args.seconds, args.reserve, _elapsed)
+    if sprint.unwritten is not None:
+        raise OSError(f"the newest weights are lost: {sprint.unwritten}")
+    if not pieces.networks:
+        raise ValueError("nothing was trained: there was no time for any stage")
     _say(f"done after {_elapsed():.0f} s: python -m train sprint --join {out} --out my-model")
     return 0
 
@@ -157,9 +162,11 @@ def run_stages(
             patience = most if seconds is None else budgets(rest, most)[stage] / 2
             sprint.wait_for_clips(4 * getattr(sprint.preset, stage).batch, patience, most)
         budget = budgets(rest, left_over())[stage]  # asked anew: clips may have come late
+        if budget <= LEAST * plan[stage]:  # its name would promise what its weights cannot: distilled guidance, say
+            sprint.say(f"{stage}: left out, of its {plan[stage]:.1f} seconds {budget:.1f} are left")
+            continue
         sprint.say(f"{stage}: {budget:.1f} seconds")
-        if budget > 0:
-            sprint.run(stage, budget)
+        sprint.run(stage, budget)
 
 
 def _check(sprint: Sprint, stages: list[str], seconds: float | None, parts: Path | None) -> int:
