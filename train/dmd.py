@@ -9,12 +9,14 @@ Shapes: B batch, N tokens of a whole plan in its order, D token values, S sampli
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videoar.memory import send
 from videoar.plan import Plan, PlanSpec
 from videoar.sampler import ALWAYS, few_step, guidance_at, schedule
 from videoar.transformer import VideoARTransformer3DModel, unpatchify
@@ -55,12 +57,30 @@ def place_of(plan: Plan) -> Tensor:
 
 def finest_latents(tokens_BND: Tensor, plan: Plan, patch: tuple[int, int, int]) -> Tensor:
     """Latents [B, C, F, H, W] of the finest level of a plan's tokens."""
-    grid_tokens = tokens_BND.new_empty(len(tokens_BND), plan.grid.T * plan.grid.H * plan.grid.W, tokens_BND.shape[2])
-    sizes = [unit.size() for unit in plan.units]
-    for unit, tokens in zip(plan.units, tokens_BND.split(sizes, dim=1), strict=True):
-        if plan.scales[unit.level] == 1:
-            grid_tokens[:, plan.sites(unit)] = tokens
+    grid_tokens = tokens_BND.index_select(1, _finest_order(plan, tokens_BND.device))
     return unpatchify(grid_tokens, plan.grid, patch)
+
+
+# Brought to the device once: PyTorch waits for it whenever it brings an index itself.
+@functools.lru_cache(maxsize=64)
+def _finest_order(plan: Plan, device: torch.device) -> Tensor:
+    """Long [T H W]: which of the plan's tokens is at each site of the finest level."""
+    finest_N = torch.cat([torch.full((unit.size(),), plan.scales[unit.level] == 1) for unit in plan.units]).nonzero()
+    sites_N = torch.cat([plan.sites(unit) for unit in plan.units if plan.scales[unit.level] == 1])
+    return send(finest_N[:, 0][sites_N.argsort()], device)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_level(plan: Plan, level: int, device: torch.device) -> Tensor:
+    """Long [N_level]: the tokens of a level, in the plan's order."""
+    level_N = torch.cat([torch.full((unit.size(),), unit.level) for unit in plan.units])
+    return send((level_N == level).nonzero()[:, 0], device)
+
+
+@functools.lru_cache(maxsize=64)
+def _scorer_mask_on(plan: Plan, direction: str, device: torch.device) -> Tensor | None:
+    mask = scorer_mask(plan, direction)
+    return None if mask is None else send(mask, device)
 
 
 class Rollout(nn.Module):
@@ -119,8 +139,7 @@ class FakeScorers(nn.Module):
         shapes = [unit.shape() for unit in plan.units]
         out = []
         for direction, network in zip(self.directions, self.networks, strict=True):
-            mask = scorer_mask(plan, direction)
-            mask = None if mask is None else mask.to(noisy_BND.device)
+            mask = _scorer_mask_on(plan, direction, noisy_BND.device)
             out.append(network(noisy_BND, timestep, text_BLE, place, mask=mask, unit_shapes=shapes).float())
         return out
 
@@ -196,20 +215,18 @@ class SymmetricDMD:
         if scale != 1:
             text = torch.cat([text, draw.no_text_1LE.expand_as(text)])
         timestep = timestep.repeat(len(text) // len(noisy_BND), 1)
-        level_N = torch.cat([torch.full((unit.size(),), unit.level) for unit in plan.units])
         place, velocity = place_of(plan), torch.empty_like(noisy_BND)
         for level in range(len(plan.scales)):
-            mine = level_N == level
-            places = place[mine]
+            mine, places = _of_level(plan, level, noisy_BND.device), place[_of_level(plan, level, place.device)]
             if plan.scales[level] > 1 and not self.transformer.config.spatial_embedding:
                 # A network that is told rows and columns must find coarse tokens where they are; one that knows
                 # distances alone knows small videos.
                 full = PlanSpec("full").build(plan.level_grid(level))
                 places = full.positions(full.units[0])
-            x = noisy_BND[:, mine]
+            x = noisy_BND.index_select(1, mine)
             shapes = [unit.shape() for unit in plan.units if unit.level == level]
             inputs = (x.repeat(len(text) // len(x), 1, 1), timestep, text, places)
             out = self.real(*inputs, unit_shapes=shapes).float()
             cond, uncond = out.chunk(2) if scale != 1 else (out, out)
-            velocity[:, mine] = uncond + scale_B11 * (cond - uncond)
+            velocity.index_copy_(1, mine, uncond + scale_B11 * (cond - uncond))
         return velocity

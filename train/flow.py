@@ -10,6 +10,9 @@ Shapes: B batch, N tokens of a plan, D token channels, U units.
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videoar.memory import send
 from videoar.plan import Plan
 from videoar.sampler import ALWAYS, guidance_at
 from videoar.transformer import VideoARTransformer3DModel, patchify
@@ -43,7 +47,16 @@ def level_tokens(
 
 def plan_tokens(levels: list[Tensor], plan: Plan) -> Tensor:
     """Tokens [B, N, D] in the plan's order."""
-    return torch.cat([levels[unit.level][:, plan.sites(unit)] for unit in plan.units], dim=1)
+    together = levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
+    return together.index_select(1, _token_order(plan, together.device))
+
+
+@functools.lru_cache(maxsize=64)  # brought to the device once: PyTorch waits for it whenever it brings an index itself
+def _token_order(plan: Plan, device: torch.device) -> Tensor:
+    """Long [N]: where the plan's tokens are among those of all its levels, coarse to fine."""
+    sizes = [math.prod(plan.level_grid(level)) for level in range(len(plan.scales))]
+    starts = [0, *itertools.accumulate(sizes)]
+    return send(torch.cat([starts[unit.level] + plan.sites(unit) for unit in plan.units]), device)
 
 
 def teacher_forcing_mask(unit_ids_N: Tensor) -> Tensor:
@@ -130,10 +143,11 @@ class Sequence:
     shapes: list[tuple[int, int, int]]  # of the units
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
     def of(cls, plan: Plan, device: torch.device) -> Sequence:
         positions = torch.cat([plan.positions(unit) for unit in plan.units])
         shapes = [unit.shape() for unit in plan.units]
-        return cls(len(plan.units), plan.unit_ids().to(device), positions.to(device), shapes)
+        return cls(len(plan.units), send(plan.unit_ids(), device), send(positions, device), shapes)
 
     def velocity(
         self,

@@ -27,8 +27,11 @@ def free_bytes(device: torch.device) -> int | None:
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on a device, without waiting for what the device still has to do."""
+    if tensor.device == device:
+        return tensor
     # From memory that may be swapped out a copy is never asynchronous.
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    from_cpu = tensor.device.type == "cpu" and device.type == "cuda"
+    return (tensor.pin_memory() if from_cpu else tensor).to(device, non_blocking=True)
 
 
 def module_bytes(module: torch.nn.Module, dtype_of: Callable[[str], torch.dtype] | None = None) -> int:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from .attention import attend, attention_bias
 from .cache import KVCache
 from .convolution import Shape, find_shapes, new_branches
+from .memory import send
 from .rope import rope_table, rotate
 
 TextKV = list[tuple[torch.Tensor, torch.Tensor]]
@@ -263,7 +264,7 @@ class VideoARTransformer3DModel(WanTransformer3DModel):
         token_unit = _unit_layout(token_unit_N, timestep_BU.shape[1], device)
         x = self._embed(tokens_BND)
         if self.config.spatial_embedding:
-            x = x + spatial_waves(positions_N3[:, 1:], x.shape[-1]).to(x)
+            x = x + send(spatial_waves(positions_N3[:, 1:], x.shape[-1]), device).to(x.dtype)
         if self.config.conv_width:
             x = x + self.conv_stem(tokens_BND, unit_shapes).to(x)
         temb_BUE, modulation = self._embed_time(timestep_BU, x.dtype)

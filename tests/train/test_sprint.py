@@ -216,9 +216,12 @@ def test_the_pretended_device_refuses_what_a_gpu_would():
         x = torch.randn(3, 2, device="cuda")
         with pytest.raises(AssertionError, match="mixes devices"):
             linear(x)
-        linear.to("cuda")
+        with allowed():
+            linear.to("cuda")
         y = linear(x).mean()
-        for wait in (y.item, x.tolist, x.cpu, lambda: bool(y > 0), lambda: x.to("cpu"), lambda: x[x > 0], x.unique):
+        brings = (lambda: torch.ones(2).to("cuda"), lambda: x[:, torch.tensor([1, 0])])
+        asks = (y.item, x.tolist, x.cpu, lambda: bool(y > 0), lambda: x.to("cpu"), lambda: x[x > 0], x.unique)
+        for wait in (*asks, *brings):
             with pytest.raises(AssertionError, match="waits for the device"):
                 wait()
 
