@@ -79,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
             signal.signal(number, lambda got, _: sys.exit(128 + got))  # so that the workers end with this process
     preset = get_preset(args.preset)
     preset = dataclasses.replace(preset, pool_clips=args.clips or preset.pool_clips)
+    if args.batch is not None and args.batch > preset.pool_clips:
+        raise ValueError(f"a --batch of {args.batch:,} is more than all {preset.pool_clips:,} clips")
     out = args.out or Path("runs") / args.preset / "sprint"
     with tempfile.TemporaryDirectory(prefix="pool-") as temporary:
         pool = args.pool or Path(temporary)

@@ -609,6 +609,7 @@ def test_the_time_since_the_start_follows_no_clock_that_is_set(monkeypatch):
         (["--seconds", "10", "--base", "inf"], "--base is 0 or more, not inf"),
         (["--base", "-2", "--seconds", "10"], "--base is 0 or more, not -2"),
         (["--clips", "0", "--seconds", "10"], "--clips is more than 0, not 0"),
+        (["--clips", "9", "--batch", "10", "--seconds", "10"], "a --batch of 10 is more than all 9 clips"),
         (["--join", "nowhere"], "sprint.json is missing: --join takes the folder"),
         (["--seconds", "9", "--parts", "nowhere", "--workers", "0"], "nowhere"),
     ],
