@@ -197,10 +197,10 @@ class SymmetricDMD:
                 # distances alone knows small videos.
                 full = PlanSpec("full").build(plan.level_grid(level))
                 places = full.positions(full.units[0])
-            x = noisy_BND[:, mine]
+            x = noisy_BND.index_select(1, mine)
             shapes = [unit.shape() for unit in plan.units if unit.level == level]
             inputs = (x.repeat(len(text) // len(x), 1, 1), timestep, text, places)
             out = self.real(*inputs, unit_shapes=shapes).float()
             cond, uncond = out.chunk(2) if scale != 1 else (out, out)
-            velocity[:, mine] = uncond + scale_B11 * (cond - uncond)
+            velocity.index_copy_(1, mine, uncond + scale_B11 * (cond - uncond))
         return velocity

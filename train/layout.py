@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from videoar.memory import send
 from videoar.plan import Plan
 
 KEPT = 64  # plans, and what is asked of them
@@ -28,7 +29,7 @@ def remembered(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if key in _kept:
             return _kept[key]
         with torch.inference_mode(False):  # whoever asks first, others may want gradients
-            made = make(*given).to(device)
+            made = send(make(*given), torch.device(device))
         if made.numel() <= LARGEST:
             if len(_kept) >= KEPT:
                 _kept.clear()

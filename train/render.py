@@ -16,10 +16,11 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -39,6 +40,7 @@ from .presets import Preset, get_preset
 SHARD = 128
 CAPTIONS = 4  # of each clip; a step draws one of them
 AT_ONCE = 16  # clips rendered at once
+PATIENCE = 5.0  # seconds in which a worker that was asked to end does so
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,26 @@ class Workers:
                 str(i),
                 "--of",
                 str(self.count),
+                "--parent",
+                str(os.getpid()),
             ]
-            with open(self.pool / f"worker-{i}.log", "w") as log:
-                self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            try:
+                with open(self.pool / f"worker-{i}.log", "w") as log:
+                    self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+            except BaseException:  # interrupted, or one process too many
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *error: Any) -> None:
         for process in self.processes:
             process.terminate()
         for process in self.processes:
-            process.wait()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def failed(self) -> str | None:
         """Return the last line of a worker that ended with an error, if there is one."""
@@ -154,6 +166,17 @@ class Workers:
         return any(process.poll() is None for process in self.processes)
 
 
+def _locked(lock: IO) -> bool:
+    """Lock a file; return False where another process has. Where the file system knows no locks, all go ahead."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one worker: every `--of`-th shard, beginning with number `--worker`, that is not there yet."""
     parser = argparse.ArgumentParser(prog="python -m train render", description=__doc__)
@@ -164,17 +187,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", type=int, default=0)
     parser.add_argument("--of", type=int, default=1)
+    parser.add_argument("--parent", type=int, help="process that wants the clips: the worker ends with it")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
+    # Asked for here it could be too late: whoever wanted the clips may have been killed while this process started.
+    parent = args.parent or os.getppid()
     args.pool.mkdir(parents=True, exist_ok=True)
     with open(args.pool / f"worker-{args.worker}-of-{args.of}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return 0  # the same worker of an earlier command is still at it
         preset, parts = get_preset(args.preset), load_model(args.parts, device="cpu", dtype=torch.float32)
         kind = kind_of(preset, parts, args.seed)
-        parent = os.getppid()
+        # The same worker of another command may still be at it: one that was killed ends after its shard, and leaves
+        # the rest to this one.
+        while os.getppid() == parent and not _locked(lock):
+            time.sleep(0.2)
         for index in range(args.worker, -(-args.clips // SHARD), args.of):
             if os.getppid() != parent:  # whoever wanted the clips was killed
                 break

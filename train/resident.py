@@ -12,6 +12,7 @@ import random
 import torch
 from torch import Tensor
 
+from videoar.memory import send
 from videoar.plan import Grid, Plan
 from videoar.text import TextEncoder
 
@@ -55,9 +56,9 @@ class ResidentClips:
         """Copy a shard to the device, as much of it as there is room for, and embed its captions."""
         size = min(len(shard.latents_BCFhw), self.capacity - self.count)
         here = slice(self.count, self.count + size)
-        self.latents_nFChw[here] = shard.latents_BCFhw[:size].to(self.device).transpose(1, 2)
-        self.paths_nF24[here] = shard.paths_BF24[:size].to(self.device)
-        ids = shard.tokens_BKL[:size].to(self.device).long().flatten(0, 1)
+        self.latents_nFChw[here] = send(shard.latents_BCFhw[:size], self.device).transpose(1, 2)
+        self.paths_nF24[here] = send(shard.paths_BF24[:size], self.device)
+        ids = send(shard.tokens_BKL[:size], self.device).long().flatten(0, 1)
         self.text_nKLE[here] = self.text.embed(ids, (ids != 0).long()).unflatten(0, (size, CAPTIONS))
         self.count += size
 

@@ -80,27 +80,44 @@ class Sprint:
         self.clips = ResidentClips(preset.pool_clips, shape, parts.text, device)
         self.scale_std = dict(zip((4, 2), parts.info.level_std(3), strict=False))
         self._shards = 0
+        self._failed: str | None = None
+        self.unwritten: str | None = None  # why the newest weights could not be written
 
     def take_in(self, most: int = 1) -> None:
-        """Copy the pool's next shards to the device, as many as are there, but not more than `most`."""
+        """Copy the pool's next shards to the device, as many as are there, but not more than `most`.
+
+        Raises ValueError or OSError for the first shard, if it cannot be used; a later one is said and left out.
+        """
         while most and self.clips.count < self.clips.capacity:
-            if (shard := read_shard(self.pool, self._shards, self.kind)) is None:
-                return
-            self.clips.add(shard)
+            try:
+                if (shard := read_shard(self.pool, self._shards, self.kind)) is None:
+                    return
+                self.clips.add(shard)
+            except (ValueError, OSError) as error:
+                if not self.clips.count:
+                    raise
+                self.say(f"{error}; its clips are left out")
             self._shards += 1
             most -= 1
 
-    def wait_for_clips(self, enough: int) -> None:
-        """Wait until there are so many clips, or all of them. Raises ValueError where there are none and none comes."""
+    def wait_for_clips(self, enough: int, patience: float = float("inf"), most: float = float("inf")) -> None:
+        """Wait until there are so many clips, or all of them; after `patience` seconds any number will do.
+
+        Raises ValueError where there are none and none comes within `most` seconds.
+        """
+        began, waited = self.clock(), 0.0
         while self.clips.count < min(enough, self.clips.capacity):
             busy = self.workers is not None and self.workers.running()  # asked first: a worker's last shard counts
             self.take_in(most=self.clips.capacity)
-            if not busy:
+            waited = self.clock() - began
+            if not busy or waited >= (patience if self.clips.count else most):
                 break
             time.sleep(0.1)
+        self._say_if_failed()
         if not self.clips.count:
             reason = self.workers and self.workers.failed()
-            raise ValueError(f"there are no clips in {self.pool}: {reason or 'let --workers render some'}")
+            late = "none came in time" if waited >= most else "let --workers render some"
+            raise ValueError(f"there are no clips in {self.pool}: {reason or late}")
 
     def network(self, weights: Weights | None = None) -> VideoARTransformer3DModel:
         """Return a new network, with these weights if there are any, on the device and ready to be trained."""
@@ -138,7 +155,7 @@ class Sprint:
         A loss or gradient that is not finite is found before anything is saved, and takes the stage back to the last
         good weights, from which it goes on in the time that is left.
         """
-        self.wait_for_clips(4 * getattr(self.preset, stage).batch)
+        assert self.clips.count, "wait_for_clips comes first"
         began = self.clock()
         for _ in range(1 + RESTARTS):
             try:
@@ -153,13 +170,14 @@ class Sprint:
         feed = ResidentFeed(self.clips, self.workshop.grid(), preset, self.seed, learner.method.needs_latents)
         watch, columns = Watch(self.device), Columns()
         step, row, saved = 0, (0, self.clock()), self.clock()
-        while (progress := part_done()) < 1:
+        while (progress := part_done() if step else 0.0) < 1:  # one step at least, however long the networks took
             lr = rate_at(progress, step, preset.lr, preset.warmup, preset.decay)
             columns |= learner.step(step, [feed.draw(step, progress)], lr, watch)
             step += 1
             self.take_in()
             now = self.clock()
             if now - row[1] >= ROW_EVERY:
+                self._say_if_failed()
                 watch.check(step)
                 speed = preset.batch * (step - row[0]) / (now - row[1])
                 self._log({"stage": stage, "step": step, "done": progress, "lr": lr, "clips_per_s": speed}, columns)
@@ -186,9 +204,17 @@ class Sprint:
         self.weights.pop(stage, None)
         self.weights[stage] = average
         try:
-            self.pieces.write(stage, average, KEPT, step=step, rows=self.rows)
+            self.pieces.write(stage, average, KEPT, step=step, rows=list(self.rows))
+            self.unwritten = None
         except OSError as error:
-            self.say(f"{stage}: {error}")
+            self.unwritten = f"{stage}: {error}"
+            self.say(self.unwritten)
+
+    def _say_if_failed(self) -> None:
+        """Say it once, as soon as a worker has failed: a full disk can be mended while the others go on."""
+        if self._failed is None and self.workers is not None and (reason := self.workers.failed()) is not None:
+            self._failed = reason
+            self.say(f"fewer clips are rendered from now on: {reason}")
 
     def _say_if_worn(self, stage: str, draws: float) -> None:
         if draws > WORN and self.clips.count < self.clips.capacity:
@@ -236,7 +262,7 @@ def check_stage(sprint: Sprint, stage: str, steps: int, seconds: float) -> Measu
     seconds: after so many no further step begins. Raises FloatingPointError for what is not finite.
     """
     preset: FlowPreset = getattr(sprint.preset, stage)
-    sprint.wait_for_clips(preset.batch)
+    sprint.wait_for_clips(preset.batch, seconds / 2, seconds)
     if sprint.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(sprint.device)
     learner = Learner(sprint.method(stage), preset, OneDevice(sprint.device))

@@ -30,13 +30,15 @@ from videoar.provenance import commit, hardware
 from videoar.transformer import VideoARTransformer3DModel
 
 from .export import check_target, info_of, known_provenance, replace_model
-from .pieces import Pieces, join
+from .pieces import MANIFEST, Pieces, join
 from .presets import PRESETS, Preset, get_preset
 from .render import Workers, kind_of
 from .sprint import STAGES, Sprint, Weights, budgets, check_stage
 
 SHARES = {"base": 0.55, "causal": 0.25, "guidance": 0.06, "dmd": 0.14}
 CHECK_STEPS = 20
+LEAST = 0.1  # of a stage's seconds; with fewer it is not begun
+LONGEST_START = 600.0  # seconds that Python and its packages may need
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -72,9 +74,13 @@ def main(argv: Sequence[str]) -> int:
     _validate(args)
     if args.threads:
         torch.set_num_threads(args.threads)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers end with this process
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup wants to hear no SIGHUP
+            signal.signal(number, lambda got, _: sys.exit(128 + got))  # so that the workers end with this process
     preset = get_preset(args.preset)
     preset = dataclasses.replace(preset, pool_clips=args.clips or preset.pool_clips)
+    if args.batch is not None and args.batch > preset.pool_clips:
+        raise ValueError(f"a --batch of {args.batch:,} is more than all {preset.pool_clips:,} clips")
     out = args.out or Path("runs") / args.preset / "sprint"
     with tempfile.TemporaryDirectory(prefix="pool-") as temporary:
         pool = args.pool or Path(temporary)
@@ -95,11 +101,11 @@ def main(argv: Sequence[str]) -> int:
 def _validate(args: argparse.Namespace) -> None:
     for name in ("clips", "batch", "threads", "seconds"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name} is more than 0, not {value}")
     for name in ("workers", "reserve", *STAGES):
         value = getattr(args, name)
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"--{name} is 0 or more, not {value}")
     open_ended = [f"--{stage}" for stage in STAGES if getattr(args, stage) is None]
     if args.seconds is None and open_ended and not args.check:
@@ -124,6 +130,10 @@ def _sprint(args: argparse.Namespace, command: str, preset: Preset, pool: Path, 
     if args.check:
         return _check(sprint, [stage for stage in STAGES if asked[stage] != 0], args.seconds, args.parts)
     run_stages(sprint, asked, args.seconds, args.reserve, _elapsed)
+    if sprint.unwritten is not None:
+        raise OSError(f"the newest weights are lost: {sprint.unwritten}")
+    if not pieces.networks:
+        raise ValueError("nothing was trained: there was no time for any stage")
     _say(f"done after {_elapsed():.0f} s: python -m train sprint --join {out} --out my-model")
     return 0
 
@@ -144,12 +154,21 @@ def run_stages(
     shares = {stage: SHARES[stage] for stage in STAGES if asked[stage] is None}
     plan = {s: max(0.0, left) * shares[s] / sum(shares.values()) if s in shares else asked[s] or 0.0 for s in STAGES}
     stages = [stage for stage in STAGES if plan[stage] > 0]
+
+    def left_over() -> float:
+        return float("inf") if seconds is None else max(0.0, seconds - reserve - elapsed())
+
     for i, stage in enumerate(stages):
         rest = {later: plan[later] for later in stages[i:]}
-        budget = budgets(rest, float("inf") if seconds is None else seconds - reserve - elapsed())[stage]
+        if (most := left_over()) > 0:
+            patience = most if seconds is None else budgets(rest, most)[stage] / 2
+            sprint.wait_for_clips(4 * getattr(sprint.preset, stage).batch, patience, most)
+        budget = budgets(rest, left_over())[stage]  # asked anew: clips may have come late
+        if budget <= LEAST * plan[stage]:  # its name would promise what its weights cannot: distilled guidance, say
+            sprint.say(f"{stage}: left out, of its {plan[stage]:.1f} seconds {budget:.1f} are left")
+            continue
         sprint.say(f"{stage}: {budget:.1f} seconds")
-        if budget > 0:
-            sprint.run(stage, budget)
+        sprint.run(stage, budget)
 
 
 def _check(sprint: Sprint, stages: list[str], seconds: float | None, parts: Path | None) -> int:
@@ -199,21 +218,43 @@ def join_model(folder: Path, out: Path, parts_folder: Path | None = None, networ
     check_target(out)
     weights, manifest = join(folder, network)
     stage, parts = network or manifest["newest"], load_model(parts_folder, device="cpu", dtype=torch.float32)
-    preset = get_preset(manifest["preset"])
-    transformer = VideoARTransformer3DModel.from_config(manifest["transformer"])
-    transformer.load_state_dict({name: value.float() for name, value in weights.items()})
+    try:
+        if stage not in STAGES:
+            raise LookupError(f"{stage!r} is no stage")
+        preset, transformer = get_preset(manifest["preset"]), network_of(manifest["transformer"], weights)
+        records = _records(manifest["networks"][stage]["rows"], parts)
+        step = manifest["networks"][stage]["step"]
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()[:200]
+        raise ValueError(
+            f"{folder / MANIFEST} does not describe its weights ({reason}): was it written by another version?"
+        ) from error
     known = {k: v for k, v in manifest.items() if k not in ("networks", "newest", "transformer", "preset")}
-    known |= {"stage": stage, "step": manifest["networks"][stage]["step"], "stages": _records(manifest, parts)}
+    known |= {"stage": stage, "step": step, "stages": records}
     plans, serve = getattr(preset, stage).served(), preset.serving(stage)
     info = info_of(fitted(preset, parts), parts.info.scale_std, plans, serve, known | {"parts": parts.info.name})
     return replace_model(Model(transformer.eval(), parts.vae, parts.text, info), out)
 
 
-def _records(manifest: dict[str, Any], parts: Model) -> dict[str, Any]:
+def network_of(config: dict[str, Any], weights: Weights) -> VideoARTransformer3DModel:
+    """Return the network of a manifest. Raises RuntimeError for a configuration that is not that of the weights."""
+    blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    if config["num_layers"] != blocks:
+        raise RuntimeError(f"num_layers is {config['num_layers']}, and there are {blocks}")
+    with torch.device("meta"):  # nothing is allocated before the shapes are known to be those of the weights
+        expected = VideoARTransformer3DModel.from_config(dict(config)).state_dict()
+    for name, value in expected.items():
+        if name not in weights or weights[name].shape != value.shape:
+            raise RuntimeError(f"the weights have no {name} of shape {tuple(value.shape)}")
+    transformer = VideoARTransformer3DModel.from_config(dict(config))
+    transformer.load_state_dict({name: value.float() for name, value in weights.items()})
+    return transformer
+
+
+def _records(rows: list[dict[str, Any]], parts: Model) -> dict[str, Any]:
     """Return how each stage went: those of the parts as they were, those of the sprint from their last rows."""
     known = parts.info.provenance.get("stages", {})
     records = {part: known[part] for part in ("text", "vae") if part in known}
-    rows = manifest["networks"][manifest["newest"]]["rows"]
     for stage in STAGES:
         own = [row for row in rows if row["stage"] == stage]
         if own:
@@ -234,9 +275,18 @@ def provenance(command: str, seed: int) -> dict[str, Any]:
     }
 
 
+def _age() -> float:
+    """Return the seconds since this process was started, 0 where the machine's clocks tell nonsense."""
+    age = time.time() - psutil.Process().create_time()
+    return age if 0 <= age < LONGEST_START else 0.0
+
+
+_STARTED = time.monotonic() - _age()  # asked once: a machine that was just started may set its clock
+
+
 def _elapsed() -> float:
     """Return the seconds since this process was started."""
-    return time.time() - psutil.Process().create_time()
+    return time.monotonic() - _STARTED
 
 
 def _say(line: str) -> None:

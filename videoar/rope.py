@@ -16,11 +16,11 @@ THETA = 10000.0
 
 
 @functools.lru_cache(maxsize=8)
-def _inverse_frequencies(head_dim: int) -> tuple[torch.Tensor, ...]:
+def _inverse_frequencies(head_dim: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     # Wan's split of the head dimension: a third each for y and x (rounded down to even), the rest for time.
     spatial = 2 * (head_dim // 6)
     dims = (head_dim - 2 * spatial, spatial, spatial)
-    return tuple(THETA ** -(torch.arange(0, d, 2, dtype=torch.float64) / d) for d in dims)
+    return tuple(send(THETA ** -(torch.arange(0, d, 2, dtype=torch.float64) / d), device) for d in dims)
 
 
 def rope_table(positions_N3: torch.Tensor, head_dim: int, device: torch.device | None = None) -> torch.Tensor:
@@ -56,8 +56,8 @@ def _remembered(
 
 def _table(positions: torch.Tensor, head_dim: int) -> torch.Tensor:
     positions = (positions.cpu() if positions.device.type == "mps" else positions).double()
-    bands = enumerate(_inverse_frequencies(head_dim))
-    angles = torch.cat([positions[:, i : i + 1] * f.to(positions.device) for i, f in bands], dim=1)
+    bands = enumerate(_inverse_frequencies(head_dim, positions.device))
+    angles = torch.cat([positions[:, i : i + 1] * f for i, f in bands], dim=1)
     return torch.stack((angles.cos(), angles.sin()), dim=-1).float()
 
 

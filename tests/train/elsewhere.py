@@ -1,7 +1,8 @@
 """A pretended second device: tensors that say they are on it, hold real numbers, and refuse what a GPU would refuse.
 
 An operation that mixes them with tensors of the CPU fails (but for numbers and indices, which PyTorch lets in), and so
-does whatever would make the program wait for the device: `.item()`, `.tolist()`, `.cpu()`, `bool()`, `nonzero()`.
+does whatever would make the program wait for the device: `.item()`, `.tolist()`, `.cpu()`, `bool()`, `nonzero()`, and
+copies to the device that are not `non_blocking`, such as PyTorch makes of indices of the CPU by itself.
 Inside `allowed()` waiting is all right.
 """
 
@@ -72,14 +73,16 @@ def _tensor(data, device=None, **options) -> torch.Tensor:
 def _to(tensor: torch.Tensor, *args, **kwargs) -> torch.Tensor:
     """`Tensor.to`, which PyTorch would not let go to a device that it was not built for."""
     if args and isinstance(args[0], torch.Tensor):
-        device, dtype = args[0].device, args[0].dtype
+        device, dtype, non_blocking = args[0].device, args[0].dtype, False
     else:
         kwargs.pop("copy", None)
-        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
     dtype = dtype or tensor.dtype
     if device is None or device.type == tensor.device.type:
         return _tensor_to(tensor, dtype)
     if device.type == "cuda":
+        waits = tensor.ndim > 0 and not non_blocking and not Elsewhere.waiting_allowed
+        assert not waits, f"copying {tuple(tensor.shape)} there waits for the device: videoar.memory.send does not"
         return ElsewhereTensor(_tensor_to(tensor.detach(), dtype))
     assert Elsewhere.waiting_allowed, f"{tuple(tensor.shape)} is copied to the CPU, which waits for the device"
     return _tensor_to(tensor.detach().inner, dtype)
@@ -134,7 +137,10 @@ class Elsewhere(TorchDispatchMode):
             masked = name in _INDEXED and any(
                 isinstance(x, ElsewhereTensor) and x.dtype == torch.bool for x in args[1] if x is not None
             )
-            waits = masked or name.startswith(_WAITS)
+            brought = name in _INDEXED and any(
+                not isinstance(x, ElsewhereTensor) and x.ndim for x in args[1] if x is not None
+            )
+            waits = masked or brought or name.startswith(_WAITS)
             assert not waits, f"{name} waits for the device"
         moves = name.startswith(("_to_copy", "copy_", "_copy_from"))
         if any(there) and not all(there) and not moves and name not in _INDEXED:

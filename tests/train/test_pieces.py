@@ -1,6 +1,8 @@
 """Weights that were cut into files come back whole, or whoever joins them is told which file is at fault."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,10 +46,62 @@ def test_the_newest_weights_and_those_that_are_kept_come_back(folder):
 def test_an_earlier_sprint_stays_until_there_is_something_in_its_place(folder):
     Pieces(folder, {}).write("base", weights(1))
     (folder / "notes.txt").write_text("mine")
+    (folder / "report-2024.12").write_text("mine as well")
     again = Pieces(folder, {})
     assert join(folder)[0]["a.weight"][0] == 1
     again.write("base", weights(2, size=10))
-    assert files(folder) == ["base-2.00", "notes.txt", MANIFEST]
+    assert files(folder) == ["base-2.00", "notes.txt", "report-2024.12", MANIFEST]
+    assert join(folder)[0]["a.weight"][0] == 2
+
+
+def test_the_folder_may_be_the_one_we_stand_in_or_a_disk_of_its_own(folder, monkeypatch):
+    """Nothing is written beside it."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    real = os.replace
+
+    def replace(source, target):
+        assert folder in Path(source).resolve().parents
+        real(source, target)
+
+    monkeypatch.setattr(pieces.os, "replace", replace)
+    Pieces(Path(), {}).write("base", weights(1, size=10))
+    assert files(folder) == ["base-1.00", MANIFEST]
+    assert files(folder.parent) == [folder.name]
+
+
+def test_two_sprints_do_not_write_to_one_folder(folder):
+    first = Pieces(folder, {})
+    with pytest.raises(ValueError, match=r"another sprint writes to .*choose another --out"):
+        Pieces(folder, {})
+    first.write("base", weights(1))
+    del first
+    Pieces(folder, {}).write("base", weights(2))
+    assert join(folder)[0]["a.weight"][0] == 2
+
+
+def test_what_a_killed_process_left_is_cleared_away(folder):
+    (folder / f"{pieces.STAGING}123").mkdir(parents=True)
+    (folder / f"{pieces.STAGING}123" / "base-1.00").write_bytes(b"half")
+    Pieces(folder, {})
+    assert files(folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"could not write .*file"):
+        Pieces(tmp_path / "file", {})
+
+
+def test_old_pieces_that_cannot_be_removed_harm_nothing(folder, monkeypatch):
+    out = Pieces(folder, {})
+    out.write("base", weights(1))
+
+    def stuck(path, missing_ok=False):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    out.write("base", weights(2))
     assert join(folder)[0]["a.weight"][0] == 2
 
 
@@ -68,7 +122,26 @@ def test_a_piece_at_fault_is_named(folder, harm):
     assert join(folder, "causal")[0]["a.weight"][0] == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"newest": "dmd", "networks": {}}'])
+def manifest_of(*pieces):
+    return json.dumps({"newest": "dmd", "networks": {"dmd": {"pieces": pieces}}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"newest": "dmd", "networks": {}}',
+        '{"newest": "dmd", "networks": ["dmd"]}',
+        '{"newest": "dmd", "networks": {"dmd": {}}}',
+        manifest_of(),
+        manifest_of({"name": "dmd-1.00", "sha256": ""}),
+        manifest_of({"name": "../dmd-1.00", "sha256": "", "bytes": 1}),
+        manifest_of({"name": 5, "sha256": "", "bytes": 1}),
+    ],
+)
 def test_a_damaged_manifest_is_named(folder, content):
     Pieces(folder, {}).write("base", weights(1))
     (folder / MANIFEST).write_text(content)

@@ -1,7 +1,9 @@
 """A sprint trains every stage by the clock, on whatever device, and what it leaves behind is a model."""
 
+import contextlib
 import copy
 import dataclasses
+import fcntl
 import itertools
 import json
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,7 +23,7 @@ from train import device, flow, run, sprint, sprint_command, text, vae
 from train.learner import Learner
 from train.pieces import Pieces, join
 from train.presets import SMOKE, SMOKE_WAN
-from train.render import CAPTIONS, kind_of, make_shard, read_shard, shard_path, write_shard
+from train.render import CAPTIONS, Workers, kind_of, make_shard, read_shard, shard_path, write_shard
 from train.resident import ResidentClips, ResidentFeed
 from train.run import Run
 from train.sprint import STAGES, Sprint, check_stage
@@ -219,9 +222,12 @@ def test_the_pretended_device_refuses_what_a_gpu_would():
         x = torch.randn(3, 2, device="cuda")
         with pytest.raises(AssertionError, match="mixes devices"):
             linear(x)
-        linear.to("cuda")
+        with allowed():
+            linear.to("cuda")
         y = linear(x).mean()
-        for wait in (y.item, x.tolist, x.cpu, lambda: bool(y > 0), lambda: x.to("cpu"), lambda: x[x > 0], x.unique):
+        brings = (lambda: torch.ones(2).to("cuda"), lambda: x[:, torch.tensor([1, 0])])
+        asks = (y.item, x.tolist, x.cpu, lambda: bool(y > 0), lambda: x.to("cpu"), lambda: x[x > 0], x.unique)
+        for wait in (*asks, *brings):
             with pytest.raises(AssertionError, match="waits for the device"):
                 wait()
 
@@ -287,6 +293,7 @@ def test_what_is_not_finite_is_never_saved_and_the_stage_goes_on(make, monkeypat
     monkeypatch.setattr(sprint, "SAVE_EVERY", 2.0)
     made = make()
     count = faulty(made, monkeypatch, lambda step: step == 9)
+    made.wait_for_clips(1)
     made.run("base", 12.0)
     assert len(count) > 12
     assert sum("back to the last good weights" in line for line in make.said) == 1
@@ -298,6 +305,7 @@ def test_a_stage_that_is_never_finite_leaves_the_weights_before_it(make, monkeyp
     made = make()
     made.weights["init"] = made.workshop.new_transformer().state_dict()
     faulty(made, monkeypatch, lambda step: True)
+    made.wait_for_clips(1)
     made.run("base", 40.0)
     assert list(made.weights) == ["init"]
     assert "given up" in make.said[-1]
@@ -324,10 +332,14 @@ def test_teachers_and_real_scorers_are_unguided_and_finished(make):
 
 
 def test_stages_share_the_seconds_that_are_left():
-    ran = {}
+    ran, waited = {}, [0.0] * 5
 
     class Recorder:
-        say = staticmethod(lambda line: None)
+        say, preset = staticmethod(lambda line: None), SMOKE
+
+        def wait_for_clips(self, enough, patience, most):
+            assert patience < most
+            clock[0] += waited.pop()
 
         def run(self, stage, seconds):
             ran[stage] = seconds
@@ -340,13 +352,21 @@ def test_stages_share_the_seconds_that_are_left():
     assert ran["causal"] == pytest.approx((250 - 250 / 3 - 10) / 2)
     assert clock[0] <= 300 - 20 + 10
     ran.clear()
-    clock[0] = 20.0
+    clock[0], waited = 30.0, [0.0, 40.0]  # what a stage waits for clips is taken from all alike
+    run_stages(Recorder(), some_seconds(base=125, causal=125, guidance=0, dmd=0), 300.0, 20.0, lambda: clock[0])
+    assert ran["base"] == pytest.approx(210 / 2)
+    assert clock[0] == pytest.approx(300 - 20 + 10)
+    ran.clear()
+    clock[0], waited = 20.0, [0.0] * 4
     run_stages(Recorder(), dict.fromkeys(STAGES), 220.0, 0.0, lambda: clock[0])
     assert ran["base"] == pytest.approx(0.55 * 200)
     ran.clear()
     clock[0] = 500.0
     run_stages(Recorder(), dict.fromkeys(STAGES), 220.0, 0.0, lambda: clock[0])
     assert not ran
+    clock[0], waited = 0.0, [0.0, 91.0, 0.0]  # so few seconds would not make a guidance that deserves the name
+    run_stages(Recorder(), some_seconds(base=100, causal=0, guidance=50, dmd=50), 210.0, 0.0, lambda: clock[0])
+    assert list(ran) == ["base", "dmd"]
 
 
 class NoWorkers:
@@ -365,9 +385,65 @@ class NoWorkers:
 def test_a_pool_without_clips_says_why(make, tmp_path):
     made = make(pool=tmp_path, workers=NoWorkers("worker 0 ended with 1: no space left"))
     with pytest.raises(ValueError, match=r"no clips in .*no space left"):
-        made.run("base", 1.0)
+        made.wait_for_clips(1)
+    made.workers = None
     with pytest.raises(ValueError, match="let --workers render some"):
-        make(pool=tmp_path).run("base", 1.0)
+        made.wait_for_clips(1)
+
+
+class SlowWorkers(NoWorkers):
+    """Workers that never come to an end."""
+
+    def running(self):
+        return True
+
+
+def test_waiting_for_clips_comes_to_an_end(make, pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(sprint.time, "sleep", lambda seconds: None)
+    made = make(pool=tmp_path, workers=SlowWorkers())
+    with pytest.raises(ValueError, match="none came in time"):
+        made.wait_for_clips(8, 5.0, 10.0)
+    assert 10 <= made.clock.now < 12
+    made.pool, made.clock = pool, Clock()
+    made.clips = ResidentClips(2 * CLIPS, made.clips.latents_nFChw.transpose(1, 2).shape[1:], made.clips.text, CPU)
+    made.wait_for_clips(2 * CLIPS, 5.0, 10.0)
+    assert made.clips.count == CLIPS
+    assert 5 <= made.clock.now < 7
+
+
+def test_a_shard_that_cannot_be_read_ends_no_training(make, pool, tmp_path):
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    for index in (0, 2):
+        shutil.copy(shard_path(pool, 0), shard_path(folder, index))
+    shard_path(folder, 1).write_bytes(shard_path(pool, 0).read_bytes()[:1000])
+    made = make(pool=folder)
+    made.clips = ResidentClips(3 * CLIPS, made.clips.latents_nFChw.transpose(1, 2).shape[1:], made.clips.text, CPU)
+    made.wait_for_clips(3 * CLIPS)
+    assert made.clips.count == 2 * CLIPS
+    assert ["is damaged" in line and "left out" in line for line in make.said] == [True]
+    shard_path(folder, 0).write_bytes(b"")
+    made.clips.count = made._shards = 0
+    with pytest.raises(ValueError, match="is damaged"):  # at the beginning there is time to mend it
+        made.wait_for_clips(1)
+
+
+def test_a_failed_worker_is_told_at_once_and_once(make):
+    made = make(workers=NoWorkers("worker 0 ended with 1: no space left"))
+    made.wait_for_clips(1)
+    made.run("base", 12.0)
+    assert sum("no space left" in line for line in make.said) == 1
+
+
+def test_the_first_step_is_made_however_long_the_networks_took(make):
+    made = make()
+    made.wait_for_clips(1)
+    made.run("base", 0.1)
+    assert list(made.weights) == ["base"]
+    changed = [
+        not torch.equal(made.workshop.new_transformer().state_dict()[k], v) for k, v in made.weights["base"].items()
+    ]
+    assert any(changed)
 
 
 def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
@@ -375,6 +451,7 @@ def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
     preset = fitted(dataclasses.replace(SMOKE, pool_clips=2 * CLIPS), parts)
     made = make(workers=NoWorkers())
     made.clips = ResidentClips(2 * CLIPS, made.clips.latents_nFChw.transpose(1, 2).shape[1:], parts.text, CPU)
+    made.wait_for_clips(2 * CLIPS)
     made.run("base", 6.0)
     assert made.clips.capacity == preset.pool_clips
     assert any("rendering is slower than training" in line for line in make.said)
@@ -417,6 +494,7 @@ def test_too_little_memory_is_a_sentence_with_the_number(make, monkeypatch):
 def test_a_full_disk_is_said_and_the_training_goes_on(make, monkeypatch, tmp_path):
     monkeypatch.setattr(sprint, "SAVE_EVERY", 2.0)
     made = make()
+    made.wait_for_clips(1)
     made.run("base", 3.0)
     before, _ = join(tmp_path / "out")
     from train import pieces
@@ -424,13 +502,36 @@ def test_a_full_disk_is_said_and_the_training_goes_on(make, monkeypatch, tmp_pat
     def full(path, content):
         raise OSError(28, "No space left on device")
 
+    real = pieces._write
     monkeypatch.setattr(pieces, "_write", full)
     made.run("causal", 3.0)
+    assert "No space left on device" in made.unwritten
     assert any("No space left on device" in line and "untouched" in line for line in make.said)
     assert finite(made.weights["causal"])
     after, manifest = join(tmp_path / "out")
     assert manifest["newest"] == "base"
     assert all(torch.equal(before[k], after[k]) for k in before)
+    monkeypatch.setattr(pieces, "_write", real)
+    made.run("dmd", 3.0)
+    assert made.unwritten is None
+
+
+def test_a_command_that_leaves_nothing_behind_does_not_say_it_is_done(pool, tmp_path, capsys, monkeypatch):
+    from train import pieces
+    from train.__main__ import main
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    options = ["sprint", "--preset", "smoke", "--eager", "--workers", "0", "--clips", str(CLIPS), "--pool", str(pool)]
+    options += [word for stage in STAGES[1:] for word in (f"--{stage}", "0")] + ["--out", str(tmp_path / "out")]
+    assert main([*options, "--base", "9", "--seconds", "0.001"]) == 2
+    assert "nothing was trained" in capsys.readouterr().err
+    monkeypatch.setattr(pieces, "_write", full)
+    assert main([*options, "--base", "0.3"]) == 2
+    out = capsys.readouterr()
+    assert "the newest weights are lost: base: could not write" in out.err
+    assert "done" not in out.out
 
 
 def test_a_check_stops_at_its_time(make):
@@ -443,8 +544,6 @@ def test_a_check_stops_at_its_time(make):
 
 
 def test_workers_end_with_their_block(tmp_path):
-    from train.render import Workers
-
     options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1000000", "--seed", "0"]
     with Workers(1, options, tmp_path) as workers:
         deadline = time.monotonic() + 300
@@ -455,14 +554,76 @@ def test_workers_end_with_their_block(tmp_path):
     assert not workers.running()
 
 
+ORPHANED = """
+import os, subprocess, sys
+command = [sys.executable, "-m", "train", "render", "--parent", str(os.getpid()), *sys.argv[1:]]
+print(subprocess.Popen(command, stdout=subprocess.DEVNULL).pid)
+"""
+
+
+def test_a_worker_whose_command_was_killed_while_it_started_renders_nothing(tmp_path):
+    options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1000000", "--worker", "0", "--of", "1"]
+    ran = subprocess.run([sys.executable, "-c", ORPHANED, *options], stdout=subprocess.PIPE, text=True)
+    worker, deadline = psutil.Process(int(ran.stdout)), time.monotonic() + 300
+    try:
+        while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+            assert not shard_path(tmp_path, 0).exists()
+            time.sleep(0.1)
+    except psutil.NoSuchProcess:
+        pass
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
+    assert not shard_path(tmp_path, 0).exists()
+
+
+def test_a_worker_takes_over_from_that_of_a_command_that_ended(tmp_path):
+    """It waits instead of leaving: the one before it may be about to end."""
+    options = ["--preset", "smoke", "--pool", str(tmp_path), "--clips", "1", "--seed", "0"]
+    with open(tmp_path / "worker-0-of-1.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with Workers(1, options, tmp_path) as workers:
+            with pytest.raises(subprocess.TimeoutExpired):
+                workers.processes[0].wait(0.5)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert workers.processes[0].wait(300) == 0
+    assert shard_path(tmp_path, 0).exists()
+
+
+def test_workers_of_whom_one_cannot_be_started_end(tmp_path, monkeypatch):
+    real, started = subprocess.Popen, []
+
+    def popen(*args, **kwargs):
+        if len(started) == 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(real(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(BlockingIOError), Workers(3, ["--preset", "smoke", "--pool", "x", "--clips", "1"], tmp_path):
+        pass
+    assert [process.poll() is not None for process in started] == [True, True]
+
+
+def test_the_time_since_the_start_follows_no_clock_that_is_set(monkeypatch):
+    before = sprint_command._elapsed()
+    assert before > 0
+    monkeypatch.setattr(sprint_command.time, "time", lambda: 4e9)
+    assert before <= sprint_command._elapsed() < before + 1000
+    assert sprint_command._age() == 0.0  # a start that is decades away is none
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ([], "say how long it may take: --seconds 570"),
         (["--seconds", "-1"], "--seconds is more than 0, not -1"),
         (["--seconds", "nan"], "--seconds is more than 0, not nan"),
+        (["--seconds", "inf"], "--seconds is more than 0, not inf"),
+        (["--seconds", "10", "--base", "inf"], "--base is 0 or more, not inf"),
         (["--base", "-2", "--seconds", "10"], "--base is 0 or more, not -2"),
         (["--clips", "0", "--seconds", "10"], "--clips is more than 0, not 0"),
+        (["--clips", "9", "--batch", "10", "--seconds", "10"], "a --batch of 10 is more than all 9 clips"),
         (["--join", "nowhere"], "sprint.json is missing: --join takes the folder"),
         (["--seconds", "9", "--parts", "nowhere", "--workers", "0"], "nowhere"),
     ],
