@@ -40,7 +40,7 @@ def clips_of(batch: int, part: Grid, clip: Grid) -> int:
 class Curriculum:
     """Which plan a step trains: drawn at random from the preset's shares that are on at this part of the training."""
 
-    def __init__(self, shares: Sequence[Share], grid: Grid, seed: int):
+    def __init__(self, shares: Sequence[Share], grid: Grid, seed: int | str):
         self.seed = seed
         self.plans = [(PlanSpec.parse(s.plan).build(s.grid(grid)), s) for s in shares]
 

@@ -69,7 +69,7 @@ class ResidentFeed:
     latents: false for a method that needs prompts alone.
     """
 
-    def __init__(self, clips: ResidentClips, grid: Grid, preset: FlowPreset, seed: int, latents: bool = True):
+    def __init__(self, clips: ResidentClips, grid: Grid, preset: FlowPreset, seed: int | str, latents: bool = True):
         self.clips, self.grid, self.preset, self.seed, self.latents = clips, grid, preset, seed, latents
         self.curriculum = Curriculum(preset.plans, grid, seed)
 

@@ -149,6 +149,11 @@ class Sprint:
         generator, *fakes = (self.network(newest) for _ in (0, *SCORERS[preset.scorers]))
         return SymmetricDMD(generator, real, dict(zip(SCORERS[preset.scorers], fakes, strict=True)), preset)
 
+    def feed(self, stage: str, learner: Learner) -> ResidentFeed:
+        """Return a stage's draws, which are no other stage's."""
+        preset, seed = getattr(self.preset, stage), f"{self.seed}-{stage}"
+        return ResidentFeed(self.clips, self.workshop.grid(), preset, seed, learner.method.needs_latents)
+
     def run(self, stage: str, seconds: float) -> None:
         """Train a stage for so many seconds, and write its weights.
 
@@ -167,7 +172,7 @@ class Sprint:
     def _train(self, stage: str, part_done: Callable[[], float]) -> None:
         preset: FlowPreset = getattr(self.preset, stage)
         learner = Learner(self.method(stage), preset, OneDevice(self.device))
-        feed = ResidentFeed(self.clips, self.workshop.grid(), preset, self.seed, learner.method.needs_latents)
+        feed = self.feed(stage, learner)
         watch, columns = Watch(self.device), Columns()
         step, row, saved = 0, (0, self.clock()), self.clock()
         while (progress := part_done() if step else 0.0) < 1:  # one step at least, however long the networks took
@@ -266,7 +271,7 @@ def check_stage(sprint: Sprint, stage: str, steps: int, seconds: float) -> Measu
     if sprint.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(sprint.device)
     learner = Learner(sprint.method(stage), preset, OneDevice(sprint.device))
-    feed = ResidentFeed(sprint.clips, sprint.workshop.grid(), preset, sprint.seed, learner.method.needs_latents)
+    feed = sprint.feed(stage, learner)
     watch, times = Watch(sprint.device), dict[str, list[float]]()
     plans, until = feed.curriculum.every_plan(), sprint.clock() + seconds
     for step in range(steps):
