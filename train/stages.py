@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 
-from videoar.checkpoint import Model
+from videoar.checkpoint import Model, load_model
 from videoar.codec import TinyCodec
 from videoar.decoder import WanCodec
 from videoar.generate import ClipFinished, Request, generate
@@ -70,8 +70,11 @@ def stage_text(w: Workshop, progress: Rows) -> None:
 def stage_linear(w: Workshop, progress: Rows) -> None:
     folder = w.folder("vae") / "linear"
     if w.preset.codec.kind == "tiny" and not folder.exists():
+        like = None if w.init is None else load_model(w.init, device="cpu", dtype=torch.float32).vae
+        if not isinstance(like, TinyCodec | None):
+            raise ValueError(f"{w.init} has no light codec for `linear` to begin with")
         partial = folder.with_name("linear.partial")
-        fit_linear_codec(w.preset, w.seed).save_pretrained(partial)
+        fit_linear_codec(w.preset, w.seed, like).save_pretrained(partial)
         partial.rename(folder)
 
 

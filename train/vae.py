@@ -20,10 +20,15 @@ from .presets import CodecPreset, Preset
 from .run import Average, Run, flatten_optimizer, placed_like, restore_optimizer
 
 CROPS_PER_CLIP = 4
+LINEAR = ("basis", "center", "mean", "scale")  # of a TinyCodec, which are fitted and not trained
 
 
-def fit_linear_codec(preset: Preset, seed: int = 0) -> TinyCodec:
-    """A TinyCodec whose encoder is final and whose decoder is the encoder's transpose. Takes seconds."""
+def fit_linear_codec(preset: Preset, seed: int = 0, like: TinyCodec | None = None) -> TinyCodec:
+    """Return a TinyCodec whose encoder is final and whose decoder is the encoder's transpose. Takes seconds.
+
+    like: a codec of as many channels, whose latents the new ones resemble and whose decoder the new one begins with, so
+    that what was trained for it goes on here. Raises ValueError for one of another shape.
+    """
     torch.manual_seed(seed)
     codec = TinyCodec(z_dim=preset.codec.z_dim, lapped=preset.codec.lapped)
     rows = []
@@ -33,7 +38,28 @@ def fit_linear_codec(preset: Preset, seed: int = 0) -> TinyCodec:
         keep = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(i))[: max(1, len(blocks) // 8)]
         rows.append(blocks[keep])
     codec.fit_linear(torch.cat(rows), preset.codec.whitening)
+    if like is not None:
+        try:
+            codec.load_state_dict({k: v for k, v in like.state_dict().items() if k not in LINEAR}, strict=False)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the codec to begin with has other sizes: {str(error).splitlines()[-1].strip()}"
+            ) from error
+        align(codec, like, sample_video(preset, min(64, preset.codec.fit_clips), f"align-{seed}"))
     return codec
+
+
+@torch.no_grad()
+def align(codec: TinyCodec, like: TinyCodec, video_BCTHW: Tensor) -> None:
+    """Turn a codec's components among themselves until they are as near as can be to another codec's on this video.
+
+    What they span, and so the reconstruction, stays as it is (orthogonal Procrustes problem; Schönemann, 1966).
+    """
+    mine, wanted = ((c.blocks(video_BCTHW) - c.center).flatten(0, 3) @ c.basis.T for c in (codec, like))
+    U, _, Vh = torch.linalg.svd((mine.T @ wanted).double())
+    codec.basis.copy_((U @ Vh).T.to(codec.basis) @ codec.basis)
+    codec.scale.copy_(like.scale)
+    codec.mean.copy_(like.mean)
 
 
 def crops(video_BCTHW: Tensor, count: int, side: int, frames: int, rng: random.Random) -> Tensor:
