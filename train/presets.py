@@ -301,10 +301,9 @@ class Preset:
         return {"base": self.serve_base, "guidance": self.serve_guidance}.get(stage, self.serve)
 
 
-CPU = Preset(name="builtin-cpu")
+LAPPED = CodecPreset(lapped=True)  # the built-in model's codec, which presets of its family adopt
 
-# The same with overlapping blocks: other latents, so a family of models of its own.
-LAPPED = dataclasses.replace(CPU, name="builtin-lapped", codec=dataclasses.replace(CPU.codec, lapped=True))
+CPU = Preset(name="builtin-cpu", codec=LAPPED)
 
 # A clip of eight latent frames is eight pictures: many single ones first, then pairs, then clips.
 SPRINT_PLANS = (
@@ -321,6 +320,7 @@ MIDDLE = PlacesPreset(blocks=(3, 4, 5, 6))
 GPU = Preset(
     name="builtin-gpu",
     pool_clips=48_000,  # 8 GB on the device, with captions
+    codec=LAPPED,
     transformer=TransformerPreset(width=320, layers=9, heads=5, ffn=1280, conv_width=64),
     base=FlowPreset(steps=3000, batch=256, decay=0.4, ema=0.999, plans=SPRINT_PLANS, places=MIDDLE),
     causal=FlowPreset(
@@ -407,6 +407,7 @@ TINY = Preset(
     frames=13,
     fps=4,
     pool_clips=8192,
+    codec=LAPPED,
     transformer=TransformerPreset(width=64, layers=2, heads=1, ffn=256, freq_dim=64),
     base=FlowPreset(steps=6000, batch=8, decay=0.4, plans=(Share("full", 0.5, frames=1), Share("full", 0.5))),
     causal=FlowPreset(
@@ -499,7 +500,7 @@ SMOKE_WAN = dataclasses.replace(
     transformer=TransformerPreset(width=32, layers=2, heads=1, ffn=32, freq_dim=16, prediction_type="flow"),
 )
 
-PRESETS = {p.name: p for p in (CPU, LAPPED, GPU, WAN, TINY, SMOKE, SMOKE_WAN)}
+PRESETS = {p.name: p for p in (CPU, GPU, WAN, TINY, SMOKE, SMOKE_WAN)}
 
 
 def get_preset(name: str) -> Preset:
