@@ -53,9 +53,13 @@ def stage_record(folder: Path) -> dict | None:
 
 
 def known_provenance(folder: Path) -> dict[str, Any]:
-    """Return where the network of a model folder comes from, as far as the folder says."""
+    """Return where the network of a model's or a stage's folder comes from, as far as the folder says."""
     info = folder / "videoar.json"
-    known = json.loads(info.read_text()).get("provenance", {}) if info.exists() else {}
+    if info.exists():
+        known = json.loads(info.read_text()).get("provenance", {})
+    else:
+        record = stage_record(folder)
+        known = {"stage": folder.name, **record} if record else {}
     return {"folder": str(folder), **known}
 
 
@@ -72,7 +76,14 @@ def commands(preset: str, records: dict[str, dict]) -> str:
     lines = []
     for stage, record in records.items():
         init = record.get("started_from", {}).get("folder")
-        if "adopted" not in record:
+        if "adopted" in record:
+            continue
+        if stage == "vae" and init:  # what it began with was there before it: the fitted encoder
+            lines += [
+                f"python -m train linear --preset {preset} --init {init}",
+                f"python -m train vae --preset {preset}",
+            ]
+        else:
             lines.append(f"python -m train {stage} --preset {preset}" + (f" --init {init}" if init else ""))
     return " && ".join(lines)
 

@@ -75,6 +75,8 @@ def stage_linear(w: Workshop, progress: Rows) -> None:
             raise ValueError(f"{w.init} has no light codec for `linear` to begin with")
         partial = folder.with_name("linear.partial")
         fit_linear_codec(w.preset, w.seed, like).save_pretrained(partial)
+        if w.init is not None:
+            note_start(w.folder("vae"), w.init)
         partial.rename(folder)
 
 

@@ -1,17 +1,21 @@
 """A codec that is fitted like another one takes over what was trained for that one."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from train.data import sample_video
+from train.export import STARTED, commands, known_provenance, note_start
 from train.presets import SMOKE
+from train.run import Run
 from train.stages import STAGES
 from train.vae import LINEAR, fit_linear_codec
 from train.workshop import Workshop
 from videoar.codec import TinyCodec
+from videoar.folders import find_folder
 
 PLAIN = dataclasses.replace(SMOKE, codec=dataclasses.replace(SMOKE.codec, z_dim=6, fit_clips=48))
 LAPPED = dataclasses.replace(PLAIN, codec=dataclasses.replace(PLAIN.codec, lapped=True))
@@ -57,9 +61,24 @@ def test_a_codec_of_another_shape_is_refused(plain):
 def test_the_stage_takes_a_model_folder(tmp_path):
     preset = dataclasses.replace(LAPPED, codec=dataclasses.replace(LAPPED.codec, z_dim=24))
     workshop = Workshop(preset, tmp_path, threads=1)
-    from videoar.folders import find_folder
-
     STAGES["linear"](dataclasses.replace(workshop, init=find_folder(None)), lambda row: None)
     codec = TinyCodec.from_pretrained(workshop.folder("vae") / "linear")
     assert codec.config.lapped
     assert codec.head.weight.abs().sum() > 0
+    told = known_provenance(find_folder(None))
+    assert json.loads((workshop.folder("vae") / STARTED).read_text()) == told
+    record = {"steps": 1, "started_from": told}
+    first, second = commands("smoke", {"vae": record}).split(" && ")
+    assert first == f"python -m train linear --preset smoke --init {find_folder(None)}"
+    assert second == "python -m train vae --preset smoke"
+
+
+def test_a_stage_that_began_with_another_ones_result_tells_its_history(tmp_path):
+    earlier = Run(tmp_path / "causal")
+    earlier.log(step=1, loss=0.5)
+    earlier.save(1, {"x": torch.zeros(1)}, {})
+    note_start(earlier.folder, find_folder(None))
+    known = known_provenance(earlier.folder)
+    assert (known["stage"], known["steps"], known["loss"]) == ("causal", 1, 0.5)
+    assert known["started_from"]["folder"] == str(find_folder(None))
+    assert known["started_from"]["stage"] == "dmd"
