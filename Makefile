@@ -45,7 +45,7 @@ evaluate: $(VENV)/installed
 
 media: $(VENV)/installed
 	$(BIN)/python -m bench media
-	$(BIN)/python -m videoar compare "a red rocket rises under a starry night sky" --plans cube frame full --seed 4 --out assets/media/compare.webp
+	$(BIN)/python -m videoar compare "a red rocket rises under a starry night sky" --plans cube frame full --seed 5 --out assets/media/compare.webp
 
 clean:
 	rm -rf $(VENV)
