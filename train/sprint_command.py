@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
                 print(f"\nstopped; what was trained until then: python -m train sprint --join {out}", file=sys.stderr)
                 return 130
             except RuntimeError as error:  # the device's errors
-                reason = str(error).strip().splitlines()[0][:300]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
                 raise OSError(f"the device failed ({reason}); what was written until then is in {out}") from error
 
 
