@@ -459,11 +459,15 @@ def test_a_slow_pool_is_said_and_trained_on(make, parts, pool, monkeypatch):
 
 
 def test_presets_and_pools_tell_codecs_with_overlap_apart(parts):
-    overlapping = dataclasses.replace(parts, vae=vae.TinyCodec.from_config(parts.vae.config, lapped=True))
-    overlapping.vae.load_state_dict(parts.vae.state_dict())
-    assert fitted(SMOKE, overlapping).codec == dataclasses.replace(SMOKE.codec, lapped=True)
-    assert fitted(SMOKE, parts).codec == SMOKE.codec
-    assert kind_of(SMOKE, overlapping, 0) != kind_of(SMOKE, parts, 0)
+    kinds = []
+    for lapped in (False, True):
+        codec = vae.TinyCodec.from_config(parts.vae.config, lapped=lapped)
+        codec.load_state_dict(parts.vae.state_dict())
+        own = dataclasses.replace(parts, vae=codec)
+        assert fitted(SMOKE, own).codec == dataclasses.replace(SMOKE.codec, lapped=lapped)
+        kinds.append(kind_of(SMOKE, own, 0))
+    assert kinds[0] != kinds[1]
+
 
 
 def test_clips_of_another_kind_and_damaged_ones_are_named(parts, pool, tmp_path):
