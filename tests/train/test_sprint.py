@@ -469,7 +469,6 @@ def test_presets_and_pools_tell_codecs_with_overlap_apart(parts):
     assert kinds[0] != kinds[1]
 
 
-
 def test_clips_of_another_kind_and_damaged_ones_are_named(parts, pool, tmp_path):
     shutil.copy(shard_path(pool, 0), shard_path(tmp_path, 0))
     with pytest.raises(ValueError, match="another size, codec or seed; choose another --pool"):
