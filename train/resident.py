@@ -26,8 +26,7 @@ from .render import CAPTIONS, Shard
 class ResidentClips:
     """Room for `capacity` clips on a device, filled shard by shard; `count` of them are there.
 
-    latent_shape: (C, F, h, w). text: embeds the captions once, on this device. locations: whether to keep where things
-    are. Raises ValueError, with the numbers, where the device has no room for them.
+    latent_shape: (C, F, h, w). text: embeds the captions once, on this device.
     """
 
     def __init__(self, capacity: int, latent_shape: tuple[int, int, int, int], text: TextEncoder, device: torch.device):

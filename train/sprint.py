@@ -188,9 +188,9 @@ class Sprint:
                 self._log({"stage": stage, "step": step, "done": progress, "lr": lr, "clips_per_s": speed}, columns)
                 row, columns = (step, now), Columns()
             if now - saved >= SAVE_EVERY:
-                self._save(stage, learner, watch, step)
+                self.save(stage, learner, watch, step)
                 saved = self.clock()
-        self._save(stage, learner, watch, step)
+        self.save(stage, learner, watch, step)
         self._say_if_worn(stage, step * preset.batch / self.clips.count)
 
     def _log(self, row: dict[str, Any], columns: Columns) -> None:
@@ -200,7 +200,7 @@ class Sprint:
         self.rows.append(row)
         self.say(", ".join(f"{name} {value}" for name, value in row.items()))
 
-    def _save(self, stage: str, learner: Learner, watch: Watch, step: int) -> None:
+    def save(self, stage: str, learner: Learner, watch: Watch, step: int) -> None:
         """Keep the averaged weights and write them as pieces. A full disk is said, and the training goes on."""
         watch.check(step)
         average = {name: value.detach().to("cpu", copy=True) for name, value in learner.average.tensors.items()}
@@ -283,7 +283,7 @@ def check_stage(sprint: Sprint, stage: str, steps: int, seconds: float) -> Measu
         watch.check(step)  # waits for the device
         plan = f"{draw.plan.spec} of {'x'.join(map(str, draw.plan.grid))} tokens"
         times.setdefault(plan, []).append(1000 * (sprint.clock() - began))
-    sprint._save(stage, learner, watch, step + 1)
+    sprint.save(stage, learner, watch, step + 1)
     return Measured(
         first_ms={plan: taken[0] for plan, taken in times.items()},
         later_ms={plan: min(taken[1:]) for plan, taken in times.items() if len(taken) > 1},
